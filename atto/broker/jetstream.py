@@ -1,0 +1,263 @@
+"""JetStream over one inbox: acknowledged publishes, leader reads, batched direct reads, API requests.
+
+nats-py's own calls cost two to four times as much CPU, and its `publish_async` futures never end on an
+error (its issue 985). Here every reply comes in on one wildcard subscription and is handed to whoever
+waits under the token that ends its subject.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client as Connection
+from nats.aio.msg import Msg
+
+from atto.protocol.errors import BrokerRefused, BrokerUnavailable, NoResponders
+
+TIMEOUT = 5.0
+"""Seconds to wait for a reply: a cluster that elects a leader pauses that long, rarely longer."""
+
+_BATCH = 1000
+_BATCH_BYTES = 4 << 20
+
+# JetStream's error codes (server/errors.json of nats-server).
+WRONG_LAST_SEQUENCE = 10071
+SUBJECT_FULL = STREAM_FULL = 10077
+FILTER_NOT_UNIQUE = 10100
+STREAM_NOT_FOUND = 10059
+CONSUMER_NOT_FOUND = 10014
+NO_MESSAGE = 10037
+MESSAGE_TOO_LARGE = 10054
+
+
+class PubAck(NamedTuple):
+    """The broker has the message, at `sequence`; `duplicate`: it had it already."""
+
+    sequence: int
+    duplicate: bool
+
+
+class Stored(NamedTuple):
+    """A message as a stream holds it."""
+
+    subject: str
+    sequence: int
+    data: bytes
+
+
+class _ApiError(msgspec.Struct):
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class _PubReply(msgspec.Struct):
+    error: _ApiError | None = None
+    seq: int = 0
+    duplicate: bool = False
+
+
+class _Message(msgspec.Struct):
+    subject: str
+    seq: int
+    data: bytes = b""
+
+
+class _GetReply(msgspec.Struct):
+    error: _ApiError | None = None
+    message: _Message | None = None
+
+
+class _ErrorReply(msgspec.Struct):
+    error: _ApiError | None = None
+
+
+_pub_replies = msgspec.json.Decoder(_PubReply)
+_get_replies = msgspec.json.Decoder(_GetReply)
+_error_replies = msgspec.json.Decoder(_ErrorReply)
+_encode = msgspec.json.encode
+
+
+class JetStream:
+    """`async with JetStream(connection) as jetstream`. Does not own the connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._inbox = connection.new_inbox()
+        self._tokens = itertools.count()
+        self._waiting: dict[str, Callable[[Msg], None]] = {}
+        self._subscription: Any = None
+
+    async def __aenter__(self) -> Self:
+        self._subscription = await self.connection.subscribe(
+            f"{self._inbox}.*", cb=self._dispatch, pending_msgs_limit=-1, pending_bytes_limit=-1
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(nats.errors.Error):
+            await self._subscription.unsubscribe()
+
+    async def publish(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = TIMEOUT,  # noqa: ASYNC109 - the time-out of one round trip
+    ) -> PubAck:
+        """Returns once the stream has the message.
+
+        Raises `NoResponders` if no stream takes the subject, `BrokerRefused`, and `BrokerUnavailable` if no
+        answer came in time: the message may then be in the stream or still get there.
+        """
+        reply = _pub_replies.decode(await self.request(subject, data, headers=headers, timeout=timeout))
+        if reply.error is not None:
+            raise _refused(f"publish to {subject}", reply.error)
+        return PubAck(reply.seq, reply.duplicate)
+
+    async def request(
+        self,
+        subject: str,
+        data: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = TIMEOUT,  # noqa: ASYNC109
+    ) -> bytes:
+        """One request, one reply. Raises `NoResponders`, `BrokerUnavailable`."""
+        future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+
+        def resolve(message: Msg) -> None:
+            if not future.done():
+                future.set_result(message)
+
+        with self._token(resolve) as inbox:
+            await self._send(subject, data, inbox, headers)
+            try:
+                message = await asyncio.wait_for(future, timeout)
+            except TimeoutError:
+                raise BrokerUnavailable(f"no answer from {subject} within {timeout:g} s") from None
+        if not message.data and _status(message) == "503":
+            raise NoResponders(f"nobody listens on {subject}")
+        return message.data
+
+    async def api(self, name: str, request: Any = None, *, timeout: float = TIMEOUT) -> bytes:  # noqa: ASYNC109
+        """A request to the JetStream API, as `STREAM.INFO.<stream>`. Raises `BrokerRefused` on an error."""
+        data = b"" if request is None else _encode(request)
+        reply = await self.request(f"$JS.API.{name}", data, timeout=timeout)
+        error = _error_replies.decode(reply).error
+        if error is not None:
+            raise _refused(name, error)
+        return reply
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        """The last message of a subject, read from the stream's leader, so never a stale one."""
+        data = await self.request(f"$JS.API.STREAM.MSG.GET.{stream}", _encode({"last_by_subj": subject}))
+        reply = _get_replies.decode(data)
+        if reply.error is not None:
+            if reply.error.err_code == NO_MESSAGE:
+                return None
+            raise _refused(f"read of {subject}", reply.error)
+        message = reply.message
+        return None if message is None else Stored(message.subject, message.seq, message.data)
+
+    async def read(self, stream: str, subject: str, *, start: int = 1) -> AsyncIterator[Stored]:
+        """The messages of a subject (wildcards allowed) from sequence `start` on, batch by batch.
+
+        A direct read: any replica may answer, so the newest messages may be missing for a moment.
+        """
+        while True:
+            request = {"seq": start, "batch": _BATCH, "max_bytes": _BATCH_BYTES, "next_by_subj": subject}
+            messages, more = await self._direct(stream, request)
+            for message in messages:
+                yield message
+            if not more or not messages:
+                return
+            start = messages[-1].sequence + 1
+
+    async def read_last(self, stream: str, subjects: Iterable[str]) -> list[Stored]:
+        """The last message of each subject that matches (wildcards allowed; up to 1,024 subjects)."""
+        found: list[Stored] = []
+        request: dict[str, Any] = {"batch": _BATCH, "multi_last": list(subjects)}
+        while True:
+            messages, more = await self._direct(stream, request)
+            found += messages
+            if not more or not messages:
+                return found
+            request["seq"] = messages[-1].sequence + 1
+
+    async def _direct(self, stream: str, request: Any) -> tuple[list[Stored], bool]:
+        """One batch, and whether there is more."""
+        messages: list[Stored] = []
+        arrivals: asyncio.Queue[Msg] = asyncio.Queue()
+        with self._token(arrivals.put_nowait) as inbox:
+            await self._send(f"$JS.API.DIRECT.GET.{stream}", _encode(request), inbox, None)
+            while True:
+                try:
+                    message = await asyncio.wait_for(arrivals.get(), TIMEOUT)
+                except TimeoutError:
+                    raise BrokerUnavailable(f"{stream} did not answer within {TIMEOUT:g} s") from None
+                headers = message.headers or {}
+                match _status(message):
+                    case None:
+                        subject, sequence = headers["Nats-Subject"], int(headers["Nats-Sequence"])
+                        messages.append(Stored(subject, sequence, message.data))
+                    case "204":
+                        return messages, int(headers.get("Nats-Num-Pending", "0")) > 0
+                    case "404":
+                        return messages, False
+                    case "503":
+                        raise NoResponders(f"nobody serves stream {stream}")
+                    case status:
+                        raise _refused(f"read of {stream}", _ApiError(int(status or 0), 0, str(headers)))
+
+    async def _send(
+        self, subject: str, data: bytes, reply: str, headers: Mapping[str, str] | None
+    ) -> None:
+        try:
+            await self.connection.publish(
+                subject, data, reply=reply, headers=None if headers is None else dict(headers)
+            )
+        except nats.errors.MaxPayloadError:
+            limit = self.connection.max_payload
+            raise _refused(
+                f"publish to {subject}",
+                _ApiError(400, MESSAGE_TOO_LARGE, f"{len(data)} bytes exceed the broker's limit of {limit}"),
+            ) from None
+        except nats.errors.Error as error:
+            raise BrokerUnavailable(f"cannot send to {subject}: {error}") from error
+
+    @contextlib.contextmanager
+    def _token(self, handler: Callable[[Msg], None]) -> Any:
+        token = format(next(self._tokens), "x")
+        self._waiting[token] = handler
+        try:
+            yield f"{self._inbox}.{token}"
+        finally:
+            del self._waiting[token]
+
+    async def _dispatch(self, message: Msg) -> None:
+        # A direct read's messages keep the inbox as their subject too; their own travels in a header.
+        handler = self._waiting.get(message.subject.rpartition(".")[2])
+        if handler is not None:
+            handler(message)
+
+
+def _status(message: Msg) -> str | None:
+    return None if message.headers is None else message.headers.get("Status")
+
+
+def _refused(what: str, error: _ApiError) -> BrokerRefused:
+    return BrokerRefused(
+        f"{what}: {error.description} (error {error.err_code})",
+        status=error.code,
+        err_code=error.err_code,
+        description=error.description,
+    )

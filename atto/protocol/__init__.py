@@ -1,0 +1,1 @@
+"""Values that travel: ids, subjects, messages, turns, events, errors, codec. No I/O."""

