@@ -8,7 +8,7 @@ waits under the token that ends its subject.
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -144,7 +144,7 @@ class JetStream:
                 message = await asyncio.wait_for(future, timeout)
             except TimeoutError:
                 raise BrokerUnavailable(f"no answer from {subject} within {timeout:g} s") from None
-        if not message.data and _status(message) == "503":
+        if not message.data and status(message) == "503":
             raise NoResponders(f"nobody listens on {subject}")
         return message.data
 
@@ -168,7 +168,7 @@ class JetStream:
         message = reply.message
         return None if message is None else Stored(message.subject, message.seq, message.data)
 
-    async def read(self, stream: str, subject: str, *, start: int = 1) -> AsyncIterator[Stored]:
+    async def read(self, stream: str, subject: str, *, start: int = 1) -> AsyncGenerator[Stored, None]:
         """The messages of a subject (wildcards allowed) from sequence `start` on, batch by batch.
 
         A direct read: any replica may answer, so the newest messages may be missing for a moment.
@@ -185,7 +185,7 @@ class JetStream:
     async def read_last(self, stream: str, subjects: Iterable[str]) -> list[Stored]:
         """The last message of each subject that matches (wildcards allowed; up to 1,024 subjects)."""
         found: list[Stored] = []
-        request: dict[str, Any] = {"batch": _BATCH, "multi_last": list(subjects)}
+        request: dict[str, Any] = {"batch": _BATCH, "max_bytes": _BATCH_BYTES, "multi_last": list(subjects)}
         while True:
             messages, more = await self._direct(stream, request)
             found += messages
@@ -193,19 +193,33 @@ class JetStream:
                 return found
             request["seq"] = messages[-1].sequence + 1
 
+    async def request_many(
+        self, subject: str, data: bytes = b"", *, gap: float = TIMEOUT
+    ) -> AsyncGenerator[Msg, None]:
+        """One request, many replies; leave the iteration at the last one.
+
+        Raises `NoResponders`, and `BrokerUnavailable` when no further reply came within `gap` seconds.
+        """
+        arrivals: asyncio.Queue[Msg] = asyncio.Queue()
+        with self._token(arrivals.put_nowait) as inbox:
+            await self._send(subject, data, inbox, None)
+            while True:
+                try:
+                    message = await asyncio.wait_for(arrivals.get(), gap)
+                except TimeoutError:
+                    raise BrokerUnavailable(f"no answer from {subject} within {gap:g} s") from None
+                if not message.data and status(message) == "503":
+                    raise NoResponders(f"nobody listens on {subject}")
+                yield message
+
     async def _direct(self, stream: str, request: Any) -> tuple[list[Stored], bool]:
         """One batch, and whether there is more."""
         messages: list[Stored] = []
-        arrivals: asyncio.Queue[Msg] = asyncio.Queue()
-        with self._token(arrivals.put_nowait) as inbox:
-            await self._send(f"$JS.API.DIRECT.GET.{stream}", _encode(request), inbox, None)
-            while True:
-                try:
-                    message = await asyncio.wait_for(arrivals.get(), TIMEOUT)
-                except TimeoutError:
-                    raise BrokerUnavailable(f"{stream} did not answer within {TIMEOUT:g} s") from None
+        replies = self.request_many(f"$JS.API.DIRECT.GET.{stream}", _encode(request))
+        async with contextlib.aclosing(replies):
+            async for message in replies:
                 headers = message.headers or {}
-                match _status(message):
+                match status(message):
                     case None:
                         subject, sequence = headers["Nats-Subject"], int(headers["Nats-Sequence"])
                         messages.append(Stored(subject, sequence, message.data))
@@ -213,14 +227,11 @@ class JetStream:
                         return messages, int(headers.get("Nats-Num-Pending", "0")) > 0
                     case "404":
                         return messages, False
-                    case "503":
-                        raise NoResponders(f"nobody serves stream {stream}")
-                    case status:
-                        raise _refused(f"read of {stream}", _ApiError(int(status or 0), 0, str(headers)))
+                    case code:
+                        raise _refused(f"read of {stream}", _ApiError(int(code), 0, str(headers)))
+        raise AssertionError  # the iteration ends by return or raise only
 
-    async def _send(
-        self, subject: str, data: bytes, reply: str, headers: Mapping[str, str] | None
-    ) -> None:
+    async def _send(self, subject: str, data: bytes, reply: str, headers: Mapping[str, str] | None) -> None:
         try:
             await self.connection.publish(
                 subject, data, reply=reply, headers=None if headers is None else dict(headers)
@@ -235,7 +246,7 @@ class JetStream:
             raise BrokerUnavailable(f"cannot send to {subject}: {error}") from error
 
     @contextlib.contextmanager
-    def _token(self, handler: Callable[[Msg], None]) -> Any:
+    def _token(self, handler: Callable[[Msg], None]) -> Generator[str, None, None]:
         token = format(next(self._tokens), "x")
         self._waiting[token] = handler
         try:
@@ -250,7 +261,8 @@ class JetStream:
             handler(message)
 
 
-def _status(message: Msg) -> str | None:
+def status(message: Msg) -> str | None:
+    """The status of a reply that is not a message, as `408`; None for a message."""
     return None if message.headers is None else message.headers.get("Status")
 
 

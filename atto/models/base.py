@@ -1,6 +1,6 @@
 """What a model is to atto: a request in, chunks out."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
@@ -31,7 +31,7 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
 
 
 class TextChunk(Struct, frozen=True):
-    """A piece of text."""
+    """A piece of text. An empty one begins a part that counts only if a `PartDone` with `native` ends it."""
 
     text: str
 
@@ -43,8 +43,8 @@ class ReasoningChunk(Struct, frozen=True):
 
 
 class ToolCallChunk(Struct, frozen=True):
-    """A piece of a tool call: `slot` tells calls of one message apart; `id` and `name` come with the first
-    piece at the latest with the last; `arguments` are pieces of JSON text, to be joined.
+    """A piece of a tool call: `slot` tells the calls of one message apart, `arguments` are pieces of JSON
+    text, to be joined. `id` and `name` may come with any of the pieces, whole; the first of each counts.
     """
 
     slot: int
@@ -54,10 +54,11 @@ class ToolCallChunk(Struct, frozen=True):
 
 
 class PartDone(Struct, frozen=True):
-    """The part that the chunks before built is complete; `native` is the provider's own JSON of it.
+    """The part that the chunks before built is complete; `native` is the provider's own JSON of it, if it
+    must see that again.
 
-    Where no chunk came before (an opaque or redacted part), it stands for a reasoning part without text.
-    `slot` names the tool call, where the part is one.
+    Where no text or reasoning is being built (an opaque or redacted part), `native` makes a reasoning part
+    without text. `slot` names the tool call, where the part is one.
     """
 
     native: Any
@@ -87,8 +88,9 @@ class Model(Protocol):
     """A model: anything with an `origin` and a `stream`.
 
     `stream` is an async generator. It raises `ModelError` for what the provider did, with `transient` set
-    where another try may help; it does not retry by itself. Closing the generator (or cancelling the task)
-    in the middle must close the connection to the provider.
+    where another try may help; it does not retry by itself. Closing the generator (`contextlib.aclosing`) or
+    cancelling the task in the middle must close the connection to the provider. Any number of streams may be
+    open at once.
     """
 
     @property
@@ -96,6 +98,15 @@ class Model(Protocol):
         """Provider, model and account: whose native parts this model takes back."""
         ...
 
-    def stream(self, request: ModelRequest) -> AsyncIterator[Chunk]:
+    def stream(self, request: ModelRequest) -> AsyncGenerator[Chunk, None]:
         """Answers `request`, chunk by chunk, the last one a `FinishChunk`."""
+        ...
+
+
+@runtime_checkable
+class Closeable(Protocol):
+    """A model that holds connections: who owns the event loop closes it before the loop ends."""
+
+    async def aclose(self) -> None:
+        """Lets go of what the running event loop holds. May be called twice; later streams open anew."""
         ...

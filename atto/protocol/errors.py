@@ -1,36 +1,40 @@
 """Everything that atto raises, sorted by who must act.
 
-    AttoError
-    ├── CallerError                 the caller: change the call, or wait
-    │   ├── InvalidSessionId
-    │   ├── InvalidRunId
-    │   ├── InvalidTurn             malformed, too deep, empty
-    │   │   └── UnsupportedVersion
-    │   ├── TurnTooLarge
-    │   ├── SessionBacklogFull      this session has too many unfinished turns
-    │   ├── Overloaded              the whole namespace has
-    │   ├── AcceptanceUnknown       the broker's answer was lost: submit again under the same run id
-    │   ├── RunFailed               the run ended without an answer
-    │   ├── RunCancelled
-    │   └── EventsMissing           the run's events have expired, or never were
-    ├── AuthorError                 the agent's author: mend the agent
-    │   ├── InvalidAgent
-    │   ├── InvalidTool
-    │   └── MissingExtra
-    ├── OperatorError               who runs the deployment
-    │   ├── BrokerNotFound          no nats-server binary
-    │   ├── BrokerFailed            the embedded broker did not start
-    │   ├── BrokerUnavailable       no connection, no answer in time, JetStream off
-    │   │   └── NoResponders        nobody listens there: certain, where a time-out is not
-    │   ├── BrokerRefused           the broker answered with an error
-    │   ├── TopologyMissing         the namespace was never declared
-    │   ├── TopologyMismatch        the namespace was declared otherwise
-    │   └── NoWorkers               nobody answers in the namespace
-    ├── ModelError                  the model's provider; `transient` says whether a retry may help
-    └── StoreError                  the session store
-        ├── ConcurrentWrite         another writer committed first: load again
-        ├── StoreUnavailable        the outcome of the call is unknown
-        └── StoreCorrupt            what was read is not what was written
+AttoError
+├── CallerError                 the caller: change the call, or wait
+│   ├── InvalidSessionId
+│   ├── InvalidRunId
+│   ├── InvalidTurn             malformed, too deep, empty
+│   │   └── UnsupportedVersion
+│   ├── TurnTooLarge
+│   ├── SessionBacklogFull      this session has too many unfinished turns
+│   ├── Overloaded              the whole namespace has
+│   ├── AcceptanceUnknown       the broker's answer was lost: submit again under the same run id
+│   ├── RunFailed               the run ended without an answer
+│   ├── RunCancelled
+│   └── EventsMissing           the run's events have expired, or never were
+├── AuthorError                 the agent's author: mend the agent
+│   ├── InvalidAgent
+│   ├── InvalidTool
+│   └── MissingExtra
+├── OperatorError               who runs the deployment
+│   ├── BrokerNotFound          no nats-server binary
+│   ├── BrokerFailed            the embedded broker did not start
+│   ├── BrokerUnavailable       no connection, no answer in time, JetStream off
+│   │   └── NoResponders        nobody listens there: certain, where a time-out is not
+│   ├── BrokerRefused           the broker answered with an error
+│   ├── TopologyMissing         the namespace was never declared
+│   ├── TopologyMismatch        the namespace was declared otherwise
+│   └── NoWorkers               nobody answers in the namespace
+├── ToolError                   the model: the message is the tool call's error result, the run goes on
+│   ├── ToolArgumentsInvalid
+│   ├── ToolTimeout
+│   └── ToolFailed              the tool raised, or its result cannot travel
+├── ModelError                  the model's provider; `transient` says whether a retry may help
+└── StoreError                  the session store
+    ├── ConcurrentWrite         another writer committed first: load again
+    ├── StoreUnavailable        the outcome of the call is unknown
+    └── StoreCorrupt            what was read is not what was written
 """
 
 from typing import ClassVar
@@ -214,6 +218,37 @@ class NoWorkers(OperatorError):
     """No worker of the namespace answers: start one."""
 
     code = "no_workers"
+
+
+class ToolError(AttoError):
+    """Raised by a tool to tell the model, in exactly these words, why it has no result.
+
+    The message becomes the error result of the tool call; the run goes on. It travels as UTF-8: a lone
+    surrogate in it becomes `?`.
+    """
+
+    code = "tool_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(str(message).encode(errors="replace").decode())
+
+
+class ToolArgumentsInvalid(ToolError):
+    """The model's arguments do not fit the tool's schema; the tool was not called."""
+
+    code = "tool_arguments_invalid"
+
+
+class ToolTimeout(ToolError):
+    """The tool did not end within its time-out; whether it had an effect is unknown."""
+
+    code = "tool_timeout"
+
+
+class ToolFailed(ToolError):
+    """The tool raised an exception, or what it returned has no JSON form."""
+
+    code = "tool_failed"
 
 
 class ModelError(AttoError):

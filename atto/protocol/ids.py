@@ -89,7 +89,7 @@ def _shorten(text: str) -> str:
     return repr(text) if len(text) <= 64 else f"{text[:48]!r}… ({len(text)} characters)"
 
 
-# Version 7 of RFC 9562, section 5.7: 48 bits of Unix milliseconds, the version, 12 bits, the variant, 62 bits.
+# RFC 9562, section 5.7: 48 bits of Unix milliseconds, the version, 12 bits, the variant, 62 bits.
 _VERSION_7 = 0x7 << 76
 _VARIANT = 0b10 << 62
 _counter = itertools.count(secrets.randbits(8))

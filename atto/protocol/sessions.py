@@ -51,6 +51,10 @@ class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """What the run of `record` answered."""
         return self.messages[record.end - 1]
 
+    def version_of(self, record: RunRecord) -> int:
+        """The version that the run of `record` made: each version has one record."""
+        return self.version - (len(self.runs) - 1 - self.runs.index(record))
+
     def after(self, commit: Commit, *, token: Any = None) -> "Snapshot":
         """The snapshot that this one becomes with `commit`; this one stays as it is."""
         messages = self.messages + commit.messages
@@ -74,23 +78,26 @@ def apply(state: dict[str, Any], change: StateChange) -> dict[str, Any]:
     return changed
 
 
-class SnapshotRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Asked of any worker at `<ns>.snapshot.<session>`: the messages from `offset` on, as many as fit."""
-
-    offset: int = 0
-    v: int = SCHEMA_VERSION
+def compose(first: StateChange, second: StateChange) -> StateChange:
+    """The one change that is `first`, then `second`."""
+    if not (first.set or first.unset):
+        return second
+    kept = {key: value for key, value in first.set.items() if key not in second.unset}
+    removed = tuple(key for key in first.unset if key not in second.set and key not in second.unset)
+    return StateChange(set={**kept, **second.set}, unset=removed + second.unset)
 
 
 class SnapshotPage(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A page of a snapshot: `messages` from the asked offset on, out of `total`; version 0: no such session.
+    """Part of the answer to a request to `<ns>.snapshot.<session>`; the pages come in order, until `last`.
 
-    `error`: the store could not be read; then nothing else is filled in.
+    Each holds some of the messages; the first one holds the rest as well. Version 0: no such session.
+    `error`: the snapshot could not be read, and why.
     """
 
     version: int = 0
-    total: int = 0
     messages: tuple[Message, ...] = ()
     state: dict[str, Any] = {}
     runs: tuple[RunRecord, ...] = ()
+    last: bool = True
     error: str = ""
     v: int = SCHEMA_VERSION

@@ -6,6 +6,7 @@
     <ns>.dead.<session>              turns that could not be run
     <ns>.snapshot.<session>          request: the committed snapshot
     <ns>.worker.<worker>             request: is this worker alive?
+    <ns>.workers                     among workers: one came, went, or let go of a partition
 """
 
 import re
@@ -41,6 +42,7 @@ class Subjects:
         self.cancels = f"{namespace}.cancel.*.*"
         self.dead_letters = f"{namespace}.dead.*"
         self.snapshots = f"{namespace}.snapshot.*"
+        self.roll_call = f"{namespace}.workers"
         self._event = f"{namespace}.event."
 
     def __repr__(self) -> str:

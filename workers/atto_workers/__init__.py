@@ -1,0 +1,12 @@
+"""Workers of atto: processes that own partitions of sessions and run their turns.
+
+`Runtime` is the front door (broker, worker and client in one process); `Worker` is one process of a pool.
+"""
+
+from atto.broker.server import EmbeddedBroker
+from atto_workers.gateway import RetryPolicy
+from atto_workers.runtime import Runtime
+from atto_workers.topology import Topology
+from atto_workers.worker import Worker
+
+__all__ = ["EmbeddedBroker", "RetryPolicy", "Runtime", "Topology", "Worker"]

@@ -1,0 +1,220 @@
+"""Tools: functions that a model may call."""
+
+import asyncio
+import functools
+import inspect
+import math
+import re
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from atto.agents.context import ToolContext
+from atto.agents.docs import read_docs
+from atto.agents.given_schema import GivenParameters
+from atto.agents.results import to_result
+from atto.agents.schema import Parameters, SignatureParameters
+from atto.agents.signature import Signature, read_signature
+from atto.agents.threads import in_thread
+from atto.models.base import ToolSpec
+from atto.protocol.errors import InvalidTool, ToolError, ToolFailed, ToolTimeout
+from atto.protocol.messages import InputPart
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DEFAULT_TIMEOUT = 60.0
+"""Seconds."""
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+"""What all providers accept (OpenAI and Anthropic: 64 characters of these)."""
+
+
+class Tool(Generic[P, R]):
+    """A function with what a model needs in order to call it. Made by `tool`; calling it calls the function.
+
+    `spec`: what the model sees. `timeout`: seconds that a call may take, or None. `parallel`: whether it may
+    run beside other calls of the same step. `at_most_once`: a call that may have begun before a crash is not
+    begun again; the model is told that its outcome is unknown.
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        *,
+        name: str | None,
+        description: str | None,
+        schema: dict[str, Any] | None,
+        timeout: float | None,
+        parallel: bool,
+        at_most_once: bool,
+    ) -> None:
+        where = _check_function(function)
+        functools.update_wrapper(self, function)
+        self._function = function
+        try:
+            signature = read_signature(function, schema_given=schema is not None)
+            self._parameters = _parameters(function, signature, schema)
+            if description is None:
+                description = read_docs(function).description
+            self.spec = ToolSpec(
+                _checked_name(function.__name__ if name is None else name),
+                description,
+                self._parameters.schema,
+            )
+            self.timeout = _checked_timeout(timeout)
+        except InvalidTool as error:
+            raise InvalidTool(f"tool {where}: {error}") from error.__cause__
+        self._context = signature.context
+        self.parallel = parallel
+        self.at_most_once = at_most_once
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Calls the function, as if it were no tool."""
+        return self._function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"Tool({self.name!r})"
+
+    @property
+    def name(self) -> str:
+        """The name by which models call it."""
+        return self.spec.name
+
+    async def call(self, arguments: dict[str, Any], context: ToolContext) -> str | tuple[InputPart, ...]:
+        """One call by a model: its result, as the model will read it.
+
+        Raises `ToolError` for everything that the model is to read as an error: `ToolArgumentsInvalid`
+        before the function is called, `ToolTimeout`, `ToolFailed`, or what the function raised of its own.
+        CancelledError passes if this task was cancelled, as do KeyboardInterrupt and SystemExit.
+
+        A synchronous function runs in a thread. Past its time-out it is left behind in that thread, which
+        nothing can stop: what it still does is lost, its effects are not. An asynchronous function is
+        cancelled, and awaited until it lets go.
+        """
+        keywords = self._parameters.bind(arguments)
+        if self._context is not None:
+            keywords[self._context] = context
+        return to_result(await self._run(keywords))
+
+    async def _run(self, keywords: dict[str, Any]) -> Any:
+        timeout = asyncio.timeout(self.timeout)
+        try:
+            async with timeout:
+                return await self._invoke(keywords)
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _was_cancelled():
+                raise
+            if timeout.expired():
+                raise ToolTimeout(f"the tool did not end within {self.timeout:g} seconds") from error
+            if isinstance(error, ToolError):
+                raise
+            raise ToolFailed(_describe(error)) from error
+
+    async def _invoke(self, keywords: dict[str, Any]) -> Any:
+        call = functools.partial(self._function, **keywords)  # pyright: ignore[reportCallIssue]
+        if inspect.iscoroutinefunction(self._function):
+            result = call()
+        else:
+            result = await in_thread(call, f"atto-tool-{self.name}")
+        return await result if inspect.isawaitable(result) else result
+
+
+@overload
+def tool(function: Callable[P, R], /) -> Tool[P, R]: ...
+
+
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    schema: dict[str, Any] | None = None,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    parallel: bool = True,
+    at_most_once: bool = False,
+) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
+
+
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    schema: dict[str, Any] | None = None,
+    timeout: float | None = DEFAULT_TIMEOUT,
+    parallel: bool = True,
+    at_most_once: bool = False,
+) -> Any:
+    """Makes a function, synchronous or not, a tool: `@tool`, or `@tool(timeout=5, ...)`.
+
+    What the model sees comes from the signature (types, defaults, constraints by `msgspec.Meta` or
+    `pydantic.Field`) and from the docstring (the tool's and each parameter's description). A parameter
+    annotated `ToolContext` is filled in by atto. With `schema`, a JSON Schema of type object, that is what
+    the model sees and what arguments are checked against; they are then passed by name as they came.
+
+    `timeout`, in seconds, bounds each call; None does not. `parallel=False` keeps the tool from running
+    beside others. `at_most_once=True` keeps a call that a crash interrupted from being made again.
+
+    Raises `InvalidTool` if no model could call it, `MissingExtra` without the extra `tools`.
+    """
+
+    def decorate(function: Callable[P, R]) -> Tool[P, R]:
+        return Tool(
+            function,
+            name=name,
+            description=description,
+            schema=schema,
+            timeout=timeout,
+            parallel=parallel,
+            at_most_once=at_most_once,
+        )
+
+    return decorate if function is None else decorate(function)
+
+
+def _check_function(function: Any) -> str:
+    if not (inspect.isfunction(function) or inspect.ismethod(function)):
+        raise InvalidTool(f"{function!r} is not a function: a tool is made from a `def` or `async def`")
+    where = f"{function.__module__}.{function.__qualname__}"
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise InvalidTool(f"tool {where}: it yields, but a tool has one result: return a list instead")
+    return where
+
+
+def _parameters(
+    function: Callable[..., Any], signature: Signature, schema: dict[str, Any] | None
+) -> Parameters:
+    if schema is None:
+        return SignatureParameters(signature, read_docs(function))
+    return GivenParameters(schema, signature)
+
+
+def _checked_name(name: Any) -> str:
+    if not (isinstance(name, str) and NAME.fullmatch(name)):
+        raise InvalidTool(
+            f"its name {name!r} is not one that models take: give it one of 1 to 64 of the characters "
+            'A-Z a-z 0-9 _ -, as in `@tool(name="look_up")`'
+        )
+    return name
+
+
+def _checked_timeout(timeout: float | None) -> float | None:
+    if timeout is not None and not 0 < timeout < math.inf:
+        raise InvalidTool(f"its timeout is {timeout}: give seconds above 0, or None for no time-out")
+    return timeout
+
+
+def _was_cancelled() -> bool:
+    """Whether somebody cancels this task, rather than the tool having raised CancelledError by itself."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return "; ".join(map(_describe, group.exceptions))
+    name = type(error).__name__
+    text = str(error)
+    return f"{name}: {text}" if text else name

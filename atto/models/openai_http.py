@@ -1,0 +1,111 @@
+"""The wire to a server that speaks Chat Completions. The only module that imports the `openai` SDK.
+
+The SDK does authentication, URLs, connections and HTTP errors; the answer's bytes are read here, since its
+own iterator hides `[DONE]` and takes an error object or a cut for the end of an answer.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import httpx2
+import openai
+
+from atto.models.failures import Failures
+from atto.models.sse import MAX_EVENT, EventParser
+from atto.protocol.errors import ModelError
+
+ApiKey = str | Callable[[], Awaitable[str]]
+
+
+class ChatWire:
+    """Opens streams; one SDK client for each event loop, because a client breaks in a second one."""
+
+    def __init__(self, make: Callable[[], openai.AsyncOpenAI], failures: Failures) -> None:
+        self._make = make
+        self._failures = failures
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, openai.AsyncOpenAI] = WeakKeyDictionary()
+
+    @asynccontextmanager
+    async def open(self, body: dict[str, Any]) -> AsyncGenerator[AsyncGenerator[bytes, None], None]:
+        """The payloads of the answer to `body`. The connection is free, or closed, when the block is left,
+        however it is left. Raises `ModelError`, here and while the payloads are read.
+        """
+        client = self._client()
+        try:
+            # everything goes into `extra_body`: the SDK walks typed fields through its own type annotations,
+            # which holds up the event loop for 0.1 ms a message (measured with openai 3.54)
+            async with client.chat.completions.with_streaming_response.create(
+                model=body["model"], messages=(), stream=True, extra_body=body
+            ) as response:
+                self._failures.hide(client.api_key)
+                async with aclosing(self._payloads(response)) as payloads:
+                    yield payloads
+        except openai.OpenAIError as error:
+            self._failures.hide(client.api_key)
+            raise self._map(error) from None
+
+    async def aclose(self) -> None:
+        """Closes the client of the running loop."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.close()
+
+    def _client(self) -> openai.AsyncOpenAI:
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            self._clients[loop] = self._make()
+        return self._clients[loop]
+
+    async def _payloads(self, response: openai.AsyncAPIResponse[Any]) -> AsyncGenerator[bytes, None]:
+        whole = response.headers.get("content-type", "").startswith("application/json")
+        try:
+            if whole:
+                yield await self._whole(response)
+                return
+            parser = EventParser()
+            async for data in response.iter_bytes():
+                for payload in parser.feed(data):
+                    yield payload
+        except httpx2.HTTPError as error:
+            raise self._failures.cut(f"the connection broke: {_name(error)}") from None
+
+    async def _whole(self, response: openai.AsyncAPIResponse[Any]) -> bytes:
+        """A server that does not stream, or has an error to tell, answers with one document."""
+        data = bytearray()
+        async for piece in response.iter_bytes():
+            data += piece
+            if len(data) > MAX_EVENT:
+                raise self._failures.cut(f"the answer is larger than {MAX_EVENT} bytes")
+        return bytes(data)
+
+    def _map(self, error: openai.OpenAIError) -> ModelError:
+        if isinstance(error, openai.APIStatusError):
+            return self._failures.status(error.status_code, error.response.headers, error.body)
+        if isinstance(error, openai.APITimeoutError):
+            return self._failures.cut("no answer in time")
+        if isinstance(error, openai.APIConnectionError):
+            return self._failures.cut(f"no connection: {_name(error.__cause__ or error)}")
+        return self._failures.refused(_name(error))
+
+
+def own_client(
+    *, api_key: ApiKey, base_url: str, connect_timeout: float, read_timeout: float
+) -> Callable[[], openai.AsyncOpenAI]:
+    """Makes clients without retries (the gateway's policy rules) and with room for a thousand streams."""
+    timeout = httpx2.Timeout(read_timeout, connect=connect_timeout)
+
+    def make() -> openai.AsyncOpenAI:
+        # not the SDK's default client, which closes itself on whatever loop runs when it is collected
+        http = openai.DefaultAsyncHttpxClient(timeout=timeout)
+        return openai.AsyncOpenAI(
+            api_key=api_key, base_url=base_url, timeout=timeout, max_retries=0, http_client=http
+        )
+
+    return make
+
+
+def _name(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

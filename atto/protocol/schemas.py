@@ -1,0 +1,79 @@
+"""JSON Schemas (draft 2020-12) of the messages that travel: `python -m atto.protocol.schemas DIRECTORY`.
+
+They say what this release writes and accepts. Fields that they do not name are ignored by every reader.
+"""
+
+import inspect
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+
+from atto.protocol.events import AnyEvent, EventBatch
+from atto.protocol.sessions import SnapshotPage
+from atto.protocol.turns import SCHEMA_VERSION, Cancel, Turn
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_MESSAGES: dict[str, type[msgspec.Struct]] = {
+    "turn.json": Turn,
+    "event-batch.json": EventBatch,
+    "cancel.json": Cancel,
+    "snapshot-page.json": SnapshotPage,
+}
+
+# What the types check beyond their fields' types, in the words of JSON Schema.
+_URL_OR_DATA = {
+    "oneOf": [
+        {"required": ["url"], "properties": {"url": {"type": "string"}}},
+        {
+            "required": ["data", "media_type"],
+            "properties": {"data": {"type": "string"}, "media_type": {"type": "string"}},
+        },
+    ]
+}
+_INVARIANTS: dict[str, dict[str, Any]] = {"ImagePart": _URL_OR_DATA, "FilePart": _URL_OR_DATA}
+_FIELD_INVARIANTS: dict[tuple[str, str], dict[str, Any]] = {
+    ("Turn", "input"): {"minLength": 1, "minItems": 1},
+    ("Turn", "expires"): {"format": "date-time", "pattern": "([Zz]|[+-][0-9]{2}:[0-9]{2})$"},
+}
+
+
+def generate() -> dict[str, bytes]:
+    """File name → the schema as indented JSON; the same bytes every time."""
+    return {name: _document(name, message) for name, message in _MESSAGES.items()}
+
+
+def write(directory: Path) -> None:
+    """Writes one file a message into `directory`, which it creates."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, document in generate().items():
+        (directory / name).write_bytes(document)
+
+
+def _document(name: str, message: type[msgspec.Struct]) -> bytes:
+    schema = msgspec.json.schema(message)
+    for definition, body in schema["$defs"].items():
+        _complete(definition, body)
+    title = f"atto {name.removesuffix('.json').replace('-', ' ')}, version {SCHEMA_VERSION}"
+    document = {"$schema": _DIALECT, "title": title, **schema}
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+
+
+def _complete(definition: str, body: dict[str, Any]) -> None:
+    body["description"] = inspect.cleandoc(body["description"])
+    body.update(_INVARIANTS.get(definition, {}))
+    properties = body["properties"]
+    for field, schema in properties.items():
+        schema.update(_FIELD_INVARIANTS.get((definition, field), {}))
+    if "v" in properties:
+        properties["v"] = {"const": SCHEMA_VERSION, "default": SCHEMA_VERSION}
+    if definition == "UnknownEvent":
+        # It travels under the type that its writer gave it, which is none of those that this release knows.
+        known = sorted(str(kind.__struct_config__.tag) for kind in get_args(AnyEvent))
+        body["properties"] = {"type": {"type": "string", "not": {"enum": known}}, "seq": properties["seq"]}
+        body["required"] = ["type", "seq"]
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

@@ -1,0 +1,111 @@
+"""What stores share: a commit as JSON, taken apart as far as a store needs it, and JSON read back.
+
+A store keeps JSON, never objects, so that nothing that a caller can change is shared with it, and the
+snapshot that `save` returns is the one that `load` will.
+"""
+
+import contextlib
+from collections.abc import Generator, Iterable
+from typing import Any, ClassVar, NamedTuple
+
+import msgspec
+from msgspec import Raw, Struct
+
+from atto.protocol.codec import check_depth
+from atto.protocol.errors import ConcurrentWrite, InvalidTurn, StoreCorrupt, StoreError
+from atto.protocol.messages import Message
+from atto.protocol.sessions import Commit, Snapshot
+
+EMPTY_STATE = Raw(b"{}")
+
+
+class NotStorable(StoreError):
+    """What the commit adds has no JSON form, is nested too deeply, or is larger than the store takes.
+
+    Nothing was changed, and the same commit will fail again: the message says what to change.
+    """
+
+    code: ClassVar[str] = "not_storable"
+
+
+class _RawChange(Struct, frozen=True):
+    set: dict[str, Raw] = {}
+
+
+class _RawCommit(Struct, frozen=True):
+    messages: tuple[Raw, ...]
+    change: _RawChange = _RawChange()
+
+
+_encoder = msgspec.json.Encoder()
+_commits = msgspec.json.Decoder(Commit)
+_raw_commits = msgspec.json.Decoder(_RawCommit)
+_raw_states = msgspec.json.Decoder(dict[str, Raw])
+_states = msgspec.json.Decoder(dict[str, Any])
+_messages = msgspec.json.Decoder(Message)
+
+
+class EncodedCommit(NamedTuple):
+    """A commit as it is stored.
+
+    `commit`: an independent copy, as it will be read back. `messages`: the JSON of each message.
+    `changed`: the JSON of each value of the state that the commit sets.
+    """
+
+    commit: Commit
+    messages: tuple[Raw, ...]
+    changed: dict[str, Raw]
+
+    def applied_to(self, state: Raw) -> Raw:
+        """The JSON of `state` with the commit's change: what is not changed is not encoded again."""
+        unset = self.commit.change.unset
+        if not (self.changed or unset):
+            return state
+        values = {**_raw_states.decode(state), **self.changed}
+        for key in unset:
+            values.pop(key, None)
+        return Raw(_encoder.encode(values))
+
+
+def encode_commit(commit: Commit) -> EncodedCommit:
+    """Raises `NotStorable`. What this accepts can be read back."""
+    try:
+        data = _encoder.encode(commit)
+        check_depth(data)
+        raw = _raw_commits.decode(data)
+        return EncodedCommit(_commits.decode(data), raw.messages, raw.change.set)
+    except (TypeError, ValueError, RecursionError, InvalidTurn, msgspec.MsgspecError) as error:
+        raise NotStorable(
+            f"run {commit.run_id!r} cannot be stored: {error}. Messages and state hold JSON values only"
+        ) from error
+
+
+def decode_state(data: bytes | Raw) -> dict[str, Any]:
+    """A new state on each call. To be called within `reading`."""
+    return _states.decode(data)
+
+
+def decode_messages(data: Iterable[bytes | Raw]) -> tuple[Message, ...]:
+    """To be called within `reading`."""
+    return tuple(map(_messages.decode, data))
+
+
+@contextlib.contextmanager
+def reading(session: str) -> Generator[None, None, None]:
+    """What cannot be decoded within becomes `StoreCorrupt`."""
+    try:
+        yield
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise StoreCorrupt(f"session {session!r} cannot be read: {error}") from error
+
+
+def is_newest(base: Snapshot, stored: Snapshot) -> bool:
+    """Whether a snapshot without a token is `stored`: run ids tell apart what versions alone do not."""
+    return (base.version, base.runs) == (stored.version, stored.runs)
+
+
+def conflict(base: Snapshot) -> ConcurrentWrite:
+    """The error of a save on top of a `base` that is no longer the newest."""
+    return ConcurrentWrite(
+        f"session {base.session!r} is no longer at version {base.version}: load it and run the turn again"
+    )

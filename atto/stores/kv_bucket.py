@@ -1,0 +1,221 @@
+"""The bucket as the KV store uses it: raw JetStream requests, and errors in the store's own words.
+
+nats-py's KV layer is not used: it mishandles delete markers and drops time-outs of keys on update.
+"""
+
+from collections.abc import Awaitable, Iterable
+from typing import Any, TypeVar
+
+import msgspec
+
+from atto.broker.jetstream import (
+    MESSAGE_TOO_LARGE,
+    STREAM_NOT_FOUND,
+    WRONG_LAST_SEQUENCE,
+    JetStream,
+    Stored,
+)
+from atto.protocol.errors import (
+    AttoError,
+    BrokerRefused,
+    BrokerUnavailable,
+    NoResponders,
+    StoreCorrupt,
+    StoreError,
+    StoreUnavailable,
+    TopologyMismatch,
+    TopologyMissing,
+)
+from atto.stores.encoding import NotStorable
+from atto.stores.kv_layout import Keys
+
+HEADERS_BYTES = 1024
+"""What the headers of a write take at most of the broker's payload limit, generously."""
+
+MARKER_SECONDS = 3600
+"""How long the key of a deleted session remembers that it was deleted: longer than a write may still be
+on its way, held back by a client without a connection. Then the last trace is gone.
+"""
+
+_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+_MARKER = {"KV-Operation": "DEL", "Nats-TTL": f"{MARKER_SECONDS}s"}
+_SUBJECTS_PER_READ = 1000  # the server reads up to 1,024 subjects at once
+
+# JetStream's error codes (server/errors.json of nats-server).
+_WRONG_LAST_SEQUENCE = {WRONG_LAST_SEQUENCE, 10164}  # the second: against a write in flight, in a cluster
+_STREAM_NAME_EXISTS = 10058
+_UNAVAILABLE = 503
+
+# What reading and writing relies on; anything else is the operator's to tune.
+_ESSENTIAL = {"max_msgs_per_subject": 1, "allow_direct": True, "allow_msg_ttl": True, "deny_purge": False}
+
+_T = TypeVar("_T")
+
+
+class WrongRevision(Exception):
+    """The key is not at the expected revision; nothing was written."""
+
+
+class _SubjectCounts(msgspec.Struct):
+    subjects: dict[str, int] | None = None
+
+
+class _Page(msgspec.Struct):
+    state: _SubjectCounts
+    total: int = 0
+
+
+class _Config(msgspec.Struct):
+    config: dict[str, Any]
+
+
+_pages = msgspec.json.Decoder(_Page)
+_configs = msgspec.json.Decoder(_Config)
+
+
+class KvBucket:
+    """Every method raises `TopologyMissing` if there is no such bucket, `StoreUnavailable` if the broker does
+    not answer in time (what was asked may or may not happen), and `StoreError` if it refuses.
+    """
+
+    def __init__(self, jetstream: JetStream, keys: Keys) -> None:
+        self._jetstream = jetstream
+        self._keys = keys
+
+    @property
+    def value_bytes(self) -> int:
+        """How large a value may be."""
+        return self._jetstream.connection.max_payload - HEADERS_BYTES
+
+    async def declare(self, replicas: int) -> None:
+        """Creates the bucket unless it is there. Raises `TopologyMismatch` if it cannot serve."""
+        stream = self._keys.stream
+        try:
+            await self._api(f"STREAM.CREATE.{stream}", _stream_config(self._keys, replicas))
+        except StoreError as error:
+            cause = error.__cause__
+            if not (isinstance(cause, BrokerRefused) and cause.err_code == _STREAM_NAME_EXISTS):
+                raise
+            info = _configs.decode(await self._api(f"STREAM.INFO.{stream}"))
+            _check(stream, info.config)
+
+    async def newest(self, subject: str) -> Stored | None:
+        """The key's last message, from the stream's leader; without data it marks a deleted key."""
+        return await self._ask(self._jetstream.last(self._keys.stream, subject))
+
+    async def fetch(self, subjects: list[str]) -> list[bytes]:
+        """The values of keys that never change, in order. Raises `StoreCorrupt` if one is missing."""
+        found: dict[str, bytes] = {}
+        for start in range(0, len(subjects), _SUBJECTS_PER_READ):
+            batch = subjects[start : start + _SUBJECTS_PER_READ]
+            stored = await self._ask(self._jetstream.read_last(self._keys.stream, batch))
+            found.update((message.subject, message.data) for message in stored)
+        return [found[subject] if subject in found else await self._lagging(subject) for subject in subjects]
+
+    async def _lagging(self, subject: str) -> bytes:
+        """A value that the replica which answered does not have yet."""
+        stored = await self.newest(subject)
+        if stored is None:
+            raise StoreCorrupt(f"key {self._keys.token(subject)} of bucket {self._keys.bucket!r} is missing")
+        return stored.data
+
+    async def put(self, subject: str, data: bytes, *, revision: int) -> int:
+        """Writes if the key's last revision is `revision` (0: none), and returns the new one.
+
+        Raises `WrongRevision`, and `NotStorable` for what exceeds the broker's limit.
+        """
+        return await self._publish(subject, data, {_EXPECTED: str(revision)})
+
+    async def mark(self, subject: str, *, revision: int | None = None) -> int:
+        """Makes the key one without a value, and returns the revision. Raises `WrongRevision`."""
+        expected = {} if revision is None else {_EXPECTED: str(revision)}
+        return await self._publish(subject, b"", {**_MARKER, **expected})
+
+    async def purge(self, subjects: str, *, until: int | None = None) -> None:
+        """Removes all messages of the subjects; with `until`, those up to this revision only."""
+        request: dict[str, Any] = {"filter": subjects}
+        if until is not None:
+            request["seq"] = until + 1
+        await self._api(f"STREAM.PURGE.{self._keys.stream}", request)
+
+    async def heads(self) -> list[str]:
+        """The subjects of all heads, as the leader knows them; among them those of deleted sessions."""
+        subjects: list[str] = []
+        while True:
+            request = {"subjects_filter": self._keys.heads, "offset": len(subjects)}
+            page = _pages.decode(await self._api(f"STREAM.INFO.{self._keys.stream}", request))
+            found = page.state.subjects or {}
+            subjects += found
+            if not found or len(subjects) >= page.total:
+                return subjects
+
+    async def deleted(self, subjects: Iterable[str]) -> set[str]:
+        """Those of the keys that have no value."""
+        stored = await self._ask(self._jetstream.read_last(self._keys.stream, subjects))
+        return {message.subject for message in stored if not message.data}
+
+    async def _publish(self, subject: str, data: bytes, headers: dict[str, str]) -> int:
+        if len(data) > self.value_bytes:
+            raise NotStorable(f"{len(data)} bytes are more than the broker takes: {self.value_bytes}")
+        return (await self._ask(self._jetstream.publish(subject, data, headers=headers))).sequence
+
+    async def _api(self, name: str, request: Any = None) -> bytes:
+        return await self._ask(self._jetstream.api(name, request))
+
+    async def _ask(self, call: Awaitable[_T]) -> _T:
+        try:
+            return await call
+        except NoResponders as error:
+            raise await self._explained(error) from error
+        except BrokerUnavailable as error:
+            raise StoreUnavailable(f"bucket {self._keys.bucket!r}: {error}") from error
+        except BrokerRefused as error:
+            if error.err_code in _WRONG_LAST_SEQUENCE:
+                raise WrongRevision from error
+            raise self._translated(error) from error
+
+    async def _explained(self, error: NoResponders) -> AttoError:
+        """Nobody listens: there is no such bucket, or its replicas elect a leader."""
+        try:
+            await self._jetstream.api(f"STREAM.INFO.{self._keys.stream}")
+        except BrokerRefused as refused:
+            return self._translated(refused)
+        except BrokerUnavailable:
+            pass
+        return StoreUnavailable(f"bucket {self._keys.bucket!r}: {error}")
+
+    def _translated(self, error: BrokerRefused) -> AttoError:
+        bucket = self._keys.bucket
+        if error.err_code == STREAM_NOT_FOUND:
+            return TopologyMissing(f"there is no bucket {bucket!r}: declare the store, or start a worker")
+        if error.err_code == MESSAGE_TOO_LARGE:
+            return NotStorable(f"bucket {bucket!r}: {error}")
+        if error.status == _UNAVAILABLE:
+            return StoreUnavailable(f"bucket {bucket!r}: {error}")
+        return StoreError(f"bucket {bucket!r}: {error}")
+
+
+def _stream_config(keys: Keys, replicas: int) -> dict[str, Any]:
+    return {
+        "name": keys.stream,
+        "subjects": [keys.all],
+        "description": "sessions of atto",
+        "retention": "limits",
+        "storage": "file",
+        "num_replicas": replicas,
+        "max_msgs_per_subject": 1,
+        "discard": "new",
+        "allow_direct": True,
+        "allow_rollup_hdrs": True,
+        "allow_msg_ttl": True,
+        "deny_delete": True,
+    }
+
+
+def _check(stream: str, config: dict[str, Any]) -> None:
+    for key, value in _ESSENTIAL.items():
+        if (found := config.get(key, False)) != value:
+            raise TopologyMismatch(
+                f"stream {stream!r} exists with {key} = {found}, sessions need {value}: "
+                "update the stream, or use another namespace"
+            )

@@ -1,0 +1,123 @@
+"""One commit on its way into the bucket: large messages first, older ones out of the head, then the head.
+
+Nothing is visible before the head is written, and that happens at once or not at all. What a failed or
+crashed write leaves behind is either taken over by the next one (segments) or named by no head (blobs).
+"""
+
+import contextlib
+
+from msgspec import Raw
+from msgspec.structs import replace
+
+from atto.protocol.errors import AttoError, StoreCorrupt
+from atto.protocol.sessions import Snapshot
+from atto.stores.encoding import EncodedCommit, NotStorable, decode_state, reading
+from atto.stores.kv_bucket import KvBucket, WrongRevision
+from atto.stores.kv_layout import Blob, Entry, Keys, Place, decode_head, decode_segment, encode, new_blob
+
+CHUNK_BYTES = 512 << 10
+
+
+class KvWrite:
+    """`base` plus `added`, to be written once. `place` is the token of `base`, or where a new session begins.
+
+    `written`: whether anything but the head was written.
+    """
+
+    def __init__(
+        self,
+        bucket: KvBucket,
+        keys: Keys,
+        base: Snapshot,
+        place: Place,
+        added: EncodedCommit,
+        *,
+        segment_bytes: int,
+    ) -> None:
+        self._bucket = bucket
+        self._keys = keys
+        self._session = base.session
+        self._key = keys.head(base.session)
+        self._place = place
+        self._added = added
+        self._saved = base.after(added.commit)
+        self._state = added.applied_to(place.head.state)
+        self._segment_bytes = min(segment_bytes, bucket.value_bytes // 8)
+        self._blob: Blob | None = None
+        self._sealed = False
+
+    async def prepare(self) -> Place:
+        """Writes all but the head, and returns what the head is to say. Nothing of it is visible yet.
+
+        Raises `WrongRevision` if the session is known to have moved on, `NotStorable`.
+        """
+        self._check_size()
+        entries = tuple(Entry(raw, 1) for raw in self._added.messages)
+        if sum(len(entry.raw) for entry in entries) > 2 * self._segment_bytes:
+            entries = (await self._spill(),)
+        while surplus := self._place.surplus(entries, self._segment_bytes):
+            self._place = await self._seal(surplus)
+        return self._place.committed(self._state, self._saved.runs, entries)
+
+    async def finish(self, place: Place) -> Snapshot:
+        """Writes the head: the commit. Raises `WrongRevision`."""
+        revision = await self._bucket.put(self._key, encode(place.head), revision=place.revision)
+        return replace(self._saved, state=decode_state(self._state), token=place._replace(revision=revision))
+
+    async def clean_up(self) -> None:
+        """After `WrongRevision`: removes what no head will name. Failing at that harms nobody."""
+        if not (self._sealed or self._blob):
+            return
+        generation = self._place.head.generation
+        with contextlib.suppress(AttoError):
+            stored = await self._bucket.newest(self._key)
+            alive = stored is not None and stored.data and decode_head(stored.data).generation == generation
+            if not alive:
+                await self._bucket.purge(f"{self._key}.{generation}.>")
+            elif self._blob:
+                await self._bucket.purge(f"{self._key}.{generation}.{self._blob.blob}.>")
+
+    def _check_size(self) -> None:
+        head = replace(self._place.head, state=self._state, runs=self._saved.runs, recent=())
+        room = self._bucket.value_bytes - 3 * self._segment_bytes - len(encode(head))
+        if room < 0:
+            raise NotStorable(
+                f"session {self._session!r}: its state of {len(self._state)} bytes is {-room} bytes larger "
+                "than the broker's message size allows. Keep large values elsewhere and a reference in the "
+                "state, or raise `max_payload` of the broker"
+            )
+
+    async def _spill(self) -> Entry:
+        """The commit's messages become a blob.
+
+        They must not be older than the revision that the head will replace: a delete removes what is older
+        than its marker, so a new session first marks its key.
+        """
+        if self._place.revision == 0:
+            self._place = self._place._replace(revision=await self._bucket.mark(self._key, revision=0))
+        blob, chunks = new_blob(self._added.messages, min(CHUNK_BYTES, self._bucket.value_bytes))
+        self._blob = blob
+        keys = self._keys.chunks(self._session, self._place.head.generation, blob)
+        for key, chunk in zip(keys, chunks, strict=True):
+            await self._bucket.put(key, chunk, revision=0)
+        return Entry(Raw(encode(blob)), blob.messages)
+
+    async def _seal(self, entries: int) -> Place:
+        """The oldest entries, all committed, become the next segment, unless one is there already."""
+        place, segment = self._place, self._place.sealing(entries)
+        (key,) = self._keys.segments(self._session, place.head.generation, [place.head.segments])
+        self._sealed = True
+        try:
+            await self._bucket.put(key, encode(segment), revision=0)
+        except WrongRevision:
+            stored = await self._bucket.newest(key)
+            if stored is None:
+                raise  # deleted together with the session
+            with reading(self._session):
+                segment = decode_segment(stored.data)
+            if segment.start != place.head.sealed:
+                raise StoreCorrupt(f"session {self._session!r}: {key} starts at {segment.start}") from None
+        sealed = place.sealed_by(segment)
+        if sealed is None:
+            raise WrongRevision  # it holds messages that were committed after this write's base
+        return sealed

@@ -1,0 +1,154 @@
+"""Random histories of a session, replayed on a store and on a model of what a store is."""
+
+import secrets
+from typing import Any, Literal, NamedTuple
+
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from atto.protocol.errors import ConcurrentWrite
+from atto.protocol.events import StateChange
+from atto.protocol.messages import Message, ToolCallPart
+from atto.protocol.sessions import Commit, Snapshot
+from atto.stores.base import SessionStore
+
+
+class Step(NamedTuple):
+    """One call. `handle`: through which handle of the store. `base`: for a save, how many snapshots back its
+    base lies; the oldest is version 0. `token`: whether the base still has its token.
+    """
+
+    call: Literal["save", "load", "delete"]
+    handle: int = 0
+    base: int = 0
+    token: bool = True
+    messages: tuple[Message, ...] = ()
+    change: StateChange = StateChange()
+
+
+class _Known(NamedTuple):
+    """A snapshot that the store gave, and in which life of the session: each delete ends one."""
+
+    snapshot: Snapshot
+    life: int
+
+
+class StoreMachine:
+    """Runs histories on a store and on a model, and raises where they differ.
+
+    `handles` are all on the same data.
+    """
+
+    def __init__(self, *handles: SessionStore) -> None:
+        self._handles = handles
+
+    async def run(self, history: list[Step]) -> None:
+        """Replays one history on a session of its own, which is deleted in the end."""
+        replay = _Replay(f"history-{secrets.token_hex(8)}")
+        for number, step in enumerate(history):
+            store = self._handles[step.handle % len(self._handles)]
+            await replay.step(store, step, f"run-{number}")
+            for handle in self._handles:
+                await replay.check(handle)
+        await self._handles[0].delete(replay.session)
+
+
+class _Replay:
+    """The model: a session is its newest snapshot, or None; only the newest may be saved upon."""
+
+    def __init__(self, session: str) -> None:
+        self.session = session
+        self._newest: Snapshot | None = None
+        self._life = 0
+        self._known = [_Known(Snapshot(session=session), -1)]
+
+    async def step(self, store: SessionStore, step: Step, run_id: str) -> None:
+        match step.call:
+            case "delete":
+                await store.delete(self.session)
+                self._newest, self._life = None, self._life + 1
+            case "load":
+                loaded = await store.load(self.session)
+                if loaded is not None:
+                    self._known.append(_Known(loaded, self._life))
+            case "save":
+                added = Commit(run_id=run_id, messages=step.messages, change=step.change)
+                await self._save(store, self._known[-1 - step.base % len(self._known)], added, step.token)
+
+    async def check(self, store: SessionStore) -> None:
+        loaded = await store.load(self.session)
+        assert (loaded and replace(loaded, token=None)) == self._newest
+
+    async def _save(self, store: SessionStore, base: _Known, added: Commit, token: bool) -> None:
+        snapshot = base.snapshot if token else replace(base.snapshot, token=None)
+        try:
+            saved = await store.save(snapshot, added)
+        except ConcurrentWrite:
+            assert not self._is_newest(base), "the newest snapshot was refused as a base"
+            return
+        assert self._is_newest(base), "a stale snapshot was accepted as a base"
+        self._newest = replace(base.snapshot.after(added), token=None)
+        assert replace(saved, token=None) == self._newest
+        self._known.append(_Known(saved, self._life))
+
+    def _is_newest(self, base: _Known) -> bool:
+        if self._newest is None:
+            return base.snapshot.version == 0
+        return base.life == self._life and base.snapshot.version == self._newest.version
+
+
+def histories() -> st.SearchStrategy[list[Step]]:
+    """Mostly saves on the newest snapshot, through any handle; now and then anything else."""
+    newest = _saves(st.just(0))
+    stale = _saves(st.integers(1, 30))
+    load = st.builds(Step, st.just("load"), _HANDLES)
+    delete = st.builds(Step, st.just("delete"), _HANDLES)
+    return st.lists(newest | newest | newest | stale | load | delete, max_size=30)
+
+
+def _saves(base: st.SearchStrategy[int]) -> st.SearchStrategy[Step]:
+    return st.builds(
+        Step,
+        st.just("save"),
+        _HANDLES,
+        base,
+        token=st.booleans(),
+        messages=st.lists(_messages(), max_size=4).map(tuple),
+        change=_changes(),
+    )
+
+
+_HANDLES = st.integers(0, 7)
+
+
+def _json() -> st.SearchStrategy[Any]:
+    numbers = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+    leaves = st.none() | st.booleans() | numbers | st.text(max_size=20)
+    return st.recursive(
+        leaves,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=8,
+    )
+
+
+def _messages() -> st.SearchStrategy[Message]:
+    text = st.text(max_size=100)
+    arguments = st.dictionaries(st.text(max_size=5), _json(), max_size=3)
+    name = st.text(max_size=5)
+    call = st.builds(
+        ToolCallPart, id=name, name=name, arguments=arguments, native=_json(), malformed=st.none()
+    )
+    return st.one_of(
+        text.map(Message.user),
+        text.map(Message.assistant),
+        call.map(lambda part: Message("assistant", (part,))),
+    )
+
+
+def _changes() -> st.SearchStrategy[StateChange]:
+    keys = st.sampled_from(["a", "b", "c", ""])
+    return st.builds(
+        StateChange,
+        set=st.dictionaries(keys, _json(), max_size=3),
+        unset=st.lists(keys, max_size=2).map(tuple),
+    )

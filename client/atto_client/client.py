@@ -1,0 +1,195 @@
+"""The client: turns in, events out, from any process that reaches the broker."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from nats.aio.client import Client as Connection
+
+from atto.broker.connection import DEFAULT_SERVER, connected
+from atto.broker.jetstream import JetStream
+from atto.protocol import codec
+from atto.protocol.errors import BrokerUnavailable, NoResponders, NoWorkers, StoreUnavailable
+from atto.protocol.events import AnyEvent
+from atto.protocol.messages import InputPart, Message
+from atto.protocol.sessions import Snapshot, SnapshotPage
+from atto.protocol.subjects import Subjects
+from atto.protocol.turns import Cancel
+from atto_client.listener import Listener, resumed
+from atto_client.run import AttachedRun, Run
+from atto_client.submission import Submission
+
+_pages = msgspec.json.Decoder(SnapshotPage)
+
+
+class Client:
+    """`async with Client("nats://…") as client`.
+
+    `namespace`: which deployment of the broker to talk to. `connection`: an open nats-py connection to use
+    (and leave open) instead of `servers`. `submit_patience`: for how many seconds a turn is offered to a
+    broker that does not answer. `options`: those of `nats.connect`, as `user_credentials`, `tls`,
+    `inbox_prefix`.
+    """
+
+    def __init__(
+        self,
+        servers: str | list[str] = DEFAULT_SERVER,
+        *,
+        namespace: str = "atto",
+        connection: Connection | None = None,
+        submit_patience: float = 15.0,
+        **options: Any,
+    ) -> None:
+        self._subjects = Subjects(namespace)
+        self._servers = servers
+        self._options: dict[str, Any] = {"name": "atto-client", **options}
+        self._connection = connection
+        self._patience = submit_patience
+        self._listeners: set[Listener] = set()
+        self._stack: contextlib.AsyncExitStack | None = None
+        self._open: JetStream | None = None
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            connection = self._connection or await stack.enter_async_context(
+                connected(
+                    self._servers,
+                    on_reconnect=self._catch_up,
+                    **self._options,
+                )
+            )
+            self._open = await stack.enter_async_context(JetStream(connection))
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stack, self._stack, self._open = self._stack, None, None
+        for listener in self._listeners:
+            listener.close(BrokerUnavailable("the client was closed while a run was listened to"))
+        if stack is not None:
+            await stack.aclose()
+
+    def run(
+        self,
+        session: str,
+        user_input: str | Sequence[InputPart],
+        *,
+        run_id: str | None = None,
+        expires: datetime | None = None,
+        metadata: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AttachedRun:
+        """A turn, and its events: `async for event in client.run("user-123", "hi")`.
+
+        The last event is the terminal one; failure is an event too (`events.RunFailed`), while `result()`
+        raises it. Leaving early cancels the run; `async with client.run(…) as run` makes that deterministic.
+        `run_id` makes a repeated call safe: it attaches to the run of the first. `headers` travel with the
+        message (`traceparent`, for one).
+
+        Raises `InvalidSessionId`, `InvalidRunId`, `InvalidTurn` here, and when the run is entered or iterated
+        `SessionBacklogFull`, `Overloaded`, `TurnTooLarge`, `AcceptanceUnknown`, `TopologyMissing`,
+        `BrokerUnavailable`.
+        """
+        submission = Submission(
+            session, user_input, run_id=run_id, expires=expires, metadata=metadata, headers=headers
+        )
+
+        async def open_events(stack: contextlib.AsyncExitStack) -> AsyncGenerator[AnyEvent, None]:
+            # Listening begins before the turn is published, so a run with a new id is heard from the start.
+            listener = await self._listener(stack, session, submission.run_id, replay=submission.is_named)
+            await submission.accept(self._jetstream, self._subjects, patience=self._patience)
+            return listener.events()
+
+        return AttachedRun(self, session, submission.run_id, open_events=open_events)
+
+    async def submit(
+        self,
+        session: str,
+        user_input: str | Sequence[InputPart],
+        *,
+        run_id: str | None = None,
+        expires: datetime | None = None,
+        metadata: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Run:
+        """A turn, accepted when this returns; the run goes on without its caller. Raises as `run` does."""
+        submission = Submission(
+            session, user_input, run_id=run_id, expires=expires, metadata=metadata, headers=headers
+        )
+        await submission.accept(self._jetstream, self._subjects, patience=self._patience)
+        return Run(self, session, submission.run_id)
+
+    def attach(self, session: str, run_id: str, *, after: int = 0) -> Run:
+        """A handle on any run, from any process: its events after number `after`, replayed and then live.
+
+        A run that is queued, or that never was, stays silent: bound the wait with `asyncio.timeout`.
+        """
+        self._subjects.event(session, run_id)  # raises for ids that cannot be
+        return Run(self, session, run_id, after=after)
+
+    async def snapshot(self, session: str) -> Snapshot:
+        """What is committed of a session; version 0 if nothing is.
+
+        Any worker answers. Raises `NoWorkers`, `StoreUnavailable`, `BrokerUnavailable`.
+        """
+        subject = self._subjects.snapshot(session)
+        first: SnapshotPage | None = None
+        messages: list[Message] = []
+        replies = self._jetstream.request_many(subject)
+        try:
+            async with contextlib.aclosing(replies):
+                async for reply in replies:
+                    page = _pages.decode(reply.data)
+                    if page.error:
+                        raise StoreUnavailable(f"snapshot of session {session!r}: {page.error}")
+                    first = first or page
+                    messages += page.messages
+                    if page.last:
+                        break
+        except NoResponders:
+            raise NoWorkers(
+                f"no worker answers in namespace {self._subjects.namespace!r}: start one"
+            ) from None
+        page = first or SnapshotPage()
+        return Snapshot(
+            session=session, version=page.version, messages=tuple(messages), state=page.state, runs=page.runs
+        )
+
+    async def listen(self, session: str, run_id: str, after: int) -> AsyncGenerator[AnyEvent, None]:
+        """The events of a run after number `after`, replayed and then live. `attach` is the usual way."""
+        async with contextlib.AsyncExitStack() as stack:
+            listener = await self._listener(stack, session, run_id, replay=True)
+            events = await stack.enter_async_context(contextlib.aclosing(resumed(listener.events(), after)))
+            async for event in events:
+                yield event
+
+    async def cancel(self, session: str, run_id: str, reason: str = "") -> None:
+        """Ends a run, executing or queued; returns once the request is safe with the broker."""
+        await self._jetstream.publish(
+            self._subjects.cancel(session, run_id), codec.encode(Cancel(reason=reason))
+        )
+
+    @property
+    def _jetstream(self) -> JetStream:
+        if self._open is None:
+            raise BrokerUnavailable("the client is not open: use it inside `async with Client(…) as client`")
+        return self._open
+
+    async def _listener(
+        self, stack: contextlib.AsyncExitStack, session: str, run_id: str, *, replay: bool
+    ) -> Listener:
+        subject = self._subjects.event(session, run_id)
+        listener = Listener(self._jetstream, self._subjects.events_stream, subject, replay=replay)
+        await stack.enter_async_context(listener)
+        self._listeners.add(listener)
+        stack.callback(self._listeners.discard, listener)
+        return listener
+
+    def _catch_up(self) -> None:
+        for listener in self._listeners:
+            listener.catch_up()

@@ -1,0 +1,48 @@
+"""One run's event batches, in whatever order and however often they come, as the one sequence they are."""
+
+from collections.abc import Iterator
+
+from atto.protocol.events import AnyEvent, EventBatch
+
+
+class Merger:
+    """Hands out events in the order of their numbers, each once, and notices what is missing.
+
+    Batches come live and from replay: repeated, late, or never. A newer attempt voids what older ones said
+    from its `since` on; if some of that was handed out already, the numbers go back to `since` (the event
+    there, `StepRestarted` or `RunStarted`, tells the listener where the run now stands).
+    """
+
+    def __init__(self) -> None:
+        self._next = 1
+        self._speaker = 0
+        self._since: dict[int, int] = {}
+        self._early: dict[int, tuple[int, AnyEvent]] = {}
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether an event is missing although a later one is here."""
+        return bool(self._early)
+
+    def add(self, batch: EventBatch) -> Iterator[AnyEvent]:
+        """The events that `batch` makes due; to be consumed at once."""
+        attempt = batch.attempt
+        if attempt not in self._since:
+            self._hear_of(attempt, batch.since)
+        limit = min((since for newer, since in self._since.items() if newer > attempt), default=None)
+        for event in batch.events:
+            if event.seq >= self._next and (limit is None or event.seq < limit):
+                held = self._early.get(event.seq)
+                if held is None or held[0] < attempt:
+                    self._early[event.seq] = (attempt, event)
+        while (due := self._early.pop(self._next, None)) is not None:
+            self._next += 1
+            self._speaker, event = due
+            yield event
+
+    def _hear_of(self, attempt: int, since: int) -> None:
+        """A new attempt: void what older ones said from `since` on, be it waiting or handed out."""
+        self._since[attempt] = since
+        self._early = {seq: held for seq, held in self._early.items() if held[0] >= attempt or seq < since}
+        if self._speaker < attempt:
+            self._next = min(self._next, since)

@@ -1,0 +1,166 @@
+"""Runs as their caller holds them: detached (`Run`), or tied to the caller's attention (`AttachedRun`)."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+from atto.protocol.errors import AttoError, RunCancelled, RunFailed
+from atto.protocol.events import AnyEvent, RunCompleted, TerminalEvent, is_terminal
+from atto.protocol.events import RunCancelled as CancelledEvent
+from atto.protocol.events import RunFailed as FailedEvent
+
+_log = logging.getLogger("atto.client")
+
+
+class Calls(Protocol):
+    """What a run needs of its client."""
+
+    def listen(self, session: str, run_id: str, after: int) -> AsyncGenerator[AnyEvent, None]:
+        """The run's events after `after`, replayed and live."""
+        ...
+
+    async def cancel(self, session: str, run_id: str, reason: str) -> None:
+        """Asks for the run to end."""
+        ...
+
+
+class Run:
+    """A handle on a run, which goes on whether or not anybody listens.
+
+    `async for event in run` yields its events, from the first (or from after event `after`) to the terminal
+    one, and may be done again and by many at once.
+    """
+
+    def __init__(self, calls: Calls, session: str, run_id: str, *, after: int = 0) -> None:
+        self.session = session
+        self.run_id = run_id
+        self._calls = calls
+        self._after = after
+        self._terminal: TerminalEvent | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(session={self.session!r}, run_id={self.run_id!r})"
+
+    def __aiter__(self) -> AsyncIterator[AnyEvent]:
+        return self._events()
+
+    async def _events(self) -> AsyncGenerator[AnyEvent, None]:
+        events = self._calls.listen(self.session, self.run_id, self._after)
+        async with contextlib.aclosing(events):
+            async for event in events:
+                if is_terminal(event):
+                    self._terminal = event
+                yield event
+
+    async def result(self) -> RunCompleted:
+        """Waits for the end. Raises `RunFailed`, `RunCancelled` (of `atto_client`), `EventsMissing`."""
+        if self._terminal is None:
+            events = self._events()
+            async with contextlib.aclosing(events):
+                async for _ in events:
+                    pass
+        return completed(self.session, self.run_id, self._terminal)
+
+    async def cancel(self, reason: str = "") -> None:
+        """Ends the run, executing or still queued; returns once the request is safe with the broker.
+
+        How the run ended its terminal event says: it may have been over already.
+        """
+        await self._calls.cancel(self.session, self.run_id, reason)
+
+
+class AttachedRun(Run):
+    """A run that ends with its caller's interest: leaving it before its terminal event cancels it.
+
+    The turn is submitted when the run is entered (`async with`) or first iterated. After a plain
+    `async for` that is left early Python cancels the run soon; `async with` does it there and then.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        session: str,
+        run_id: str,
+        *,
+        open_events: Callable[[contextlib.AsyncExitStack], Awaitable[AsyncGenerator[AnyEvent, None]]],
+    ) -> None:
+        super().__init__(calls, session, run_id)
+        self._open_events = open_events
+        self._stack: contextlib.AsyncExitStack | None = None
+        self._first: AsyncGenerator[AnyEvent, None] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._stack is None:
+            async with contextlib.AsyncExitStack() as stack:
+                self._first = await self._open_events(stack)
+                self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stack, self._stack = self._stack, None
+        if stack is None:
+            return
+        try:
+            if self._terminal is None:
+                await self._abandon()
+        finally:
+            await stack.aclose()
+
+    async def _abandon(self) -> None:
+        """Cancels the run even if this task is being cancelled itself."""
+        try:
+            await asyncio.shield(self.cancel("the caller left"))
+        except AttoError as error:
+            _log.warning("run %s was left early and could not be cancelled: %s", self.run_id, error)
+
+    async def _events(self) -> AsyncGenerator[AnyEvent, None]:
+        if self._stack is not None:
+            async with contextlib.aclosing(self._entered_events()) as events:
+                async for event in events:
+                    yield event
+            return
+        if self._terminal is not None:
+            async with contextlib.aclosing(super()._events()) as events:
+                async for event in events:
+                    yield event
+            return
+        async with self, contextlib.aclosing(self._entered_events()) as events:
+            async for event in events:
+                yield event
+
+    async def _entered_events(self) -> AsyncGenerator[AnyEvent, None]:
+        """The first iteration takes the events heard since before the submit; later ones replay."""
+        events, self._first = self._first, None
+        if events is None:
+            events = super()._events()
+        async with contextlib.aclosing(events):
+            async for event in events:
+                if is_terminal(event):
+                    self._terminal = event
+                yield event
+
+
+def completed(session: str, run_id: str, terminal: TerminalEvent | None) -> RunCompleted:
+    """The completed run, or what to raise instead."""
+    where = f"run {run_id} of session {session!r}"
+    match terminal:
+        case RunCompleted():
+            return terminal
+        case FailedEvent():
+            raise RunFailed(
+                f"{where} failed ({terminal.code}): {terminal.message}",
+                run_id=run_id,
+                reason=terminal.code,
+                retryable=terminal.retryable,
+            )
+        case CancelledEvent():
+            raise RunCancelled(
+                f"{where} was cancelled: {terminal.reason or 'no reason given'}", run_id=run_id
+            )
+        case _:
+            raise RunFailed(f"{where} has no answer yet", run_id=run_id, reason="suspended", retryable=False)

@@ -1,0 +1,137 @@
+"""A turn as the broker delivered it, and the ownership under which it was."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from nats.aio.msg import Msg
+
+from atto.protocol import codec
+from atto.protocol.errors import AttoError, CallerError
+from atto.protocol.ids import decode_session, encode_run, run_id_of_sequence
+from atto.protocol.subjects import Subjects
+from atto.protocol.turns import Turn
+
+if TYPE_CHECKING:
+    from atto_workers.mailbox import Mailbox
+    from atto_workers.ownership import PartitionKey
+
+
+class ClaimState(enum.Enum):
+    """How a claim stands."""
+
+    OPEN = "open"
+    CLOSING = "handing back: what runs may finish, nothing new begins"
+    LOST = "lost: another worker owns the partition"
+
+
+class Claim:
+    """One ownership of one partition, from the creation of its consumer to the end of it.
+
+    `horizon`: turns up to this stream sequence may have been delivered to an earlier owner.
+    `doubtful_until_ms`: turns that came before this time may repeat one that the broker has forgotten.
+    """
+
+    def __init__(self, partition: PartitionKey, consumer: str, horizon: int) -> None:
+        self.partition: PartitionKey = partition
+        self.consumer = consumer
+        self.horizon = horizon
+        self.doubtful_until_ms = 0
+        self.state = ClaimState.OPEN
+        self.held: dict[int, Delivery] = {}
+        self.mailboxes: dict[str, Mailbox] = {}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether turns may begin."""
+        return self.state is ClaimState.OPEN
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether another worker speaks for these sessions now: nothing may be published or acknowledged."""
+        return self.state is ClaimState.LOST
+
+
+class Place(NamedTuple):
+    """Where a delivered message lies, read from its reply subject."""
+
+    consumer: str
+    deliveries: int
+    sequence: int
+    timestamp_ms: int
+
+
+def place_of(reply: str) -> Place:
+    """Takes `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<deliveries>.<sequence>.…` apart."""
+    tokens = reply.split(".")
+    at = 2 if len(tokens) == 9 else 4
+    return Place(
+        tokens[at + 1], int(tokens[at + 2]), int(tokens[at + 3]), int(tokens[at + 5]) // 1_000_000
+    )
+
+
+class Problem(NamedTuple):
+    """Why a turn cannot be run."""
+
+    code: str
+    reason: str
+
+
+class Delivery:
+    """One turn, as far as it can be made out.
+
+    `fresh`: certainly the first delivery of this message. `problem`: why it cannot be run; then `turn` is
+    None, and `session` and `run_id` are None where they cannot be known.
+    """
+
+    def __init__(self, claim: Claim, place: Place, message: Msg, subjects: Subjects) -> None:
+        self.claim = claim
+        self.sequence = place.sequence
+        self.timestamp_ms = place.timestamp_ms
+        self.fresh = (
+            place.deliveries == 1
+            and place.sequence > claim.horizon
+            and place.timestamp_ms >= claim.doubtful_until_ms
+        )
+        self.subject = message.subject
+        self.data = message.data
+        self.reply = message.reply
+        self.headers: Mapping[str, str] = message.headers or {}
+        self.token = subjects.stored_turn(message.subject).token
+        self.session: str | None = None
+        self.run_id: str | None = None
+        self.turn: Turn | None = None
+        self.problem: Problem | None = None
+        try:
+            self._read()
+        except AttoError as error:
+            self.problem = Problem(error.code, str(error))
+
+    def deadline(self) -> float | None:
+        """When the turn expires, in the event loop's time."""
+        if self.turn is None or self.turn.expires is None:
+            return None
+        left = (self.turn.expires - datetime.now(UTC)).total_seconds()
+        return asyncio.get_running_loop().time() + left
+
+    def _read(self) -> None:
+        self.session = decode_session(self.token)
+        try:
+            turn = codec.decode_turn(self.data)
+        except CallerError:
+            self.run_id = self._run_id(codec.probe_run_id(self.data))
+            raise
+        self.run_id = self._run_id(turn.run_id)
+        self.turn = turn
+
+    def _run_id(self, named: str | None) -> str:
+        """The body's, else `Nats-Msg-Id`, else that of the place in the stream. Raises `InvalidRunId`."""
+        run_id = named or self.headers.get("Nats-Msg-Id")
+        if run_id is None:
+            return run_id_of_sequence(self.sequence, self.timestamp_ms)
+        encode_run(run_id)
+        return run_id

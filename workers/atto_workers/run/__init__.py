@@ -1,0 +1,1 @@
+"""The execution of one turn: journal, agent loop, commit, terminal event, acknowledgement."""

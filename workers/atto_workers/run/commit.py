@@ -1,0 +1,70 @@
+"""Loading and committing a session, with the store's bad moments waited out."""
+
+import asyncio
+import random
+
+from atto.protocol.errors import ConcurrentWrite, StoreUnavailable
+from atto.protocol.sessions import Commit, Snapshot
+from atto.stores import SessionStore
+from atto_workers.delivery import Claim
+
+STORE_TRIES = 6
+"""How often a store may fail a turn before the turn fails: with the pauses, about ten seconds."""
+_PAUSE = 0.2
+_PAUSE_CAP = 5.0
+
+
+class GaveUp(Exception):  # noqa: N818 - an outcome
+    """The claim is no longer open; whoever owns the partition next goes on."""
+
+
+async def load(store: SessionStore, session: str, claim: Claim, *, tries: int | None) -> Snapshot:
+    """The session as committed, version 0 if it is new.
+
+    `tries`: None waits for the store as long as the claim is open. Raises `StoreUnavailable`, `GaveUp`.
+    """
+    failures = 0
+    while True:
+        try:
+            return await store.load(session) or Snapshot(session=session)
+        except StoreUnavailable:
+            failures += 1
+            if failures == tries:
+                raise
+            await _pause(failures, claim)
+
+
+async def save(store: SessionStore, base: Snapshot, commit: Commit, claim: Claim) -> Snapshot:
+    """Commits once, whatever the store loses on the way.
+
+    A save whose outcome is unknown is looked up under its run id before it is tried again, never guessed.
+    Raises `ConcurrentWrite` if another writer was first, `StoreUnavailable` if the commit is certainly not
+    there after `STORE_TRIES` tries, `GaveUp`.
+    """
+    failures = 0
+    while True:
+        try:
+            return await store.save(base, commit)
+        except ConcurrentWrite:
+            found = await load(store, base.session, claim, tries=None)
+            if found.record(commit.run_id) is None:
+                raise
+            return found
+        except StoreUnavailable:
+            found = await load(store, base.session, claim, tries=None)
+            if found.record(commit.run_id) is not None:
+                return found
+            if found.version != base.version:
+                raise ConcurrentWrite(f"session {base.session!r} has moved on") from None
+            failures += 1
+            if failures == STORE_TRIES:
+                raise
+            base = found
+            await _pause(failures, claim)
+
+
+async def _pause(failures: int, claim: Claim) -> None:
+    if not claim.is_open:
+        raise GaveUp
+    ceiling = min(_PAUSE_CAP, _PAUSE * 2**failures)
+    await asyncio.sleep(random.uniform(ceiling / 2, ceiling))  # noqa: S311 - jitter

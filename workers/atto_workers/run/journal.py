@@ -1,0 +1,82 @@
+"""What a run's events say of how far it came: where a new attempt goes on."""
+
+import contextlib
+from typing import NamedTuple
+
+from msgspec import Struct, field
+
+from atto.broker.jetstream import JetStream
+from atto.protocol import codec
+from atto.protocol.errors import InvalidTurn
+from atto.protocol.events import (
+    AnyEvent,
+    EventBatch,
+    ModelCompleted,
+    StepRestarted,
+    TerminalEvent,
+    ToolCompleted,
+    is_terminal,
+)
+from atto_client.merge import Merger
+
+
+class StepDone(NamedTuple):
+    """A completed model call, and what its tool calls gave, in the order in which they ended."""
+
+    model: ModelCompleted
+    results: dict[str, ToolCompleted]
+
+
+class Progress(Struct):
+    """How far a run came. `attempts` that were made; `next`: a number that no event of it has."""
+
+    attempts: int = 0
+    next: int = 1
+    steps: list[StepDone] = field(default_factory=list[StepDone])
+    terminal: TerminalEvent | None = None
+
+    @property
+    def was_in_step(self) -> int:
+        """The step that the next model call would be of."""
+        return len(self.steps) + 1
+
+
+async def read_progress(jetstream: JetStream, stream: str, subject: str) -> Progress:
+    """Reads the run's events. Raises `BrokerUnavailable`."""
+    batches: list[EventBatch] = []
+    reading = jetstream.read(stream, subject)
+    async with contextlib.aclosing(reading):
+        async for stored in reading:
+            with contextlib.suppress(InvalidTurn):
+                batches.append(codec.decode_batch(stored.data))
+    return fold(batches)
+
+
+def fold(batches: list[EventBatch]) -> Progress:
+    """What the batches of a run, in any order, add up to; what is void or comes after a hole is left out."""
+    merger = Merger()
+    said: list[AnyEvent] = []
+    progress = Progress()
+    for batch in batches:
+        progress.attempts = max(progress.attempts, batch.attempt)
+        progress.next = max([progress.next, batch.since, *(event.seq + 1 for event in batch.events)])
+        for event in merger.add(batch):
+            del said[event.seq - 1 :]
+            said.append(event)
+    for event in said:
+        _apply(progress, event)
+    return progress
+
+
+def _apply(progress: Progress, event: AnyEvent) -> None:
+    match event:
+        case ModelCompleted():
+            progress.steps.append(StepDone(event, {}))
+        case ToolCompleted():
+            progress.steps[event.step - 1].results[event.call_id] = event
+        case StepRestarted():
+            del progress.steps[event.step - 1 :]
+        case _ if is_terminal(event):
+            progress.terminal = event
+        case _:
+            pass

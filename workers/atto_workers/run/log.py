@@ -1,0 +1,140 @@
+"""The events of a run on their way out: numbered, coalesced, and in the end known to be in the stream.
+
+Events are published without waiting. What the broker takes from one connection it takes in order, so once it
+acknowledges the last event of a run it has all of them, unless the connection was lost in between: then
+all of the run's batches are published once more, and listeners drop what they know.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import nats.errors
+from nats.aio.client import Client as Connection
+
+from atto.broker.jetstream import JetStream
+from atto.protocol import codec
+from atto.protocol.errors import BrokerUnavailable
+from atto.protocol.events import AnyEvent
+from atto.protocol.turns import SCHEMA_VERSION
+
+RETRY_PAUSE = 0.2
+"""Seconds before events that the stream did not acknowledge are published again."""
+
+_HEADROOM = 4096
+"""Bytes of a message left for the envelope and for the protocol line."""
+
+
+class Outbox:
+    """Publishes what logs have collected. One task serves all runs of a worker, so that under load more of a
+    run's events share a message, and no event costs a task.
+    """
+
+    def __init__(self, jetstream: JetStream) -> None:
+        self.jetstream = jetstream
+        self._dirty: dict[RunLog, None] = {}
+        self._wake = asyncio.Event()
+
+    @property
+    def connection(self) -> Connection:
+        """The connection that events leave through."""
+        return self.jetstream.connection
+
+    def offer(self, log: "RunLog") -> None:
+        """`log` has something to publish."""
+        self._dirty[log] = None
+        self._wake.set()
+
+    async def serve(self) -> None:
+        """Runs until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            dirty, self._dirty = self._dirty, {}
+            for log in dirty:
+                await log.send()
+
+
+class RunLog:
+    """The events of one attempt at a run.
+
+    `since`: the number of its first event. `is_silenced`: tells that another worker speaks for the run now;
+    from then on nothing is published.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        subject: str,
+        *,
+        attempt: int = 1,
+        since: int = 1,
+        is_silenced: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.attempt = attempt
+        self.next = since
+        self._outbox = outbox
+        self._subject = subject
+        self._prefix = b'{"v":%d,"attempt":%d,"since":%d,"events":[' % (SCHEMA_VERSION, attempt, since)
+        self._is_silenced = is_silenced
+        self._buffer: list[bytes] = []
+        self._sent: list[bytes] = []
+        self._generation = outbox.connection.stats["reconnects"]
+        self._limit = outbox.connection.max_payload - _HEADROOM
+
+    @property
+    def event_limit(self) -> int:
+        """How many bytes one event may have."""
+        return self._limit
+
+    def append(self, event: AnyEvent) -> None:
+        """Adds the event numbered `self.next`."""
+        self._buffer.append(codec.encode(event))
+        self.next += 1
+        self._outbox.offer(self)
+
+    async def send(self) -> None:
+        """Publishes what has been appended, without waiting for the stream."""
+        while self._buffer and not self._is_silenced():
+            batch = self._take()
+            try:
+                await self._outbox.connection.publish(self._subject, batch)
+            except nats.errors.Error:
+                self._generation = -1  # it is published again before the run ends
+
+    async def confirm(self) -> None:
+        """Returns once the stream has all that was appended, however long the broker is away."""
+        while not self._is_silenced():
+            try:
+                await self._confirm_once()
+            except BrokerUnavailable:
+                await asyncio.sleep(RETRY_PAUSE)
+            else:
+                return
+
+    async def _confirm_once(self) -> None:
+        reconnects = self._outbox.connection.stats["reconnects"]
+        if self._generation != reconnects:
+            for batch in self._sent:
+                await self._outbox.jetstream.publish(self._subject, batch)
+            self._generation = reconnects
+        while self._buffer:
+            batch = self._take()
+            # Until the stream has it, it counts as not sent.
+            self._generation, generation = -1, self._generation
+            await self._outbox.jetstream.publish(self._subject, batch)
+            self._generation = generation
+        if self._generation != self._outbox.connection.stats["reconnects"]:
+            raise BrokerUnavailable("the connection was lost while a run's last events were published")
+
+    def _take(self) -> bytes:
+        """The next batch: as many events as fit into a message."""
+        size = count = 0
+        for event in self._buffer:
+            size += len(event) + 1
+            if count and size > self._limit:
+                break
+            count += 1
+        batch = self._prefix + b",".join(self._buffer[:count]) + b"]}"
+        del self._buffer[:count]
+        self._sent.append(batch)
+        return batch

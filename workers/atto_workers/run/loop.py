@@ -1,0 +1,95 @@
+"""The agent loop: model, tools, model … until the model answers without asking for a tool."""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from atto.agents import Agent
+from atto.models import ModelRequest
+from atto.protocol.events import StateChange, StepRestarted
+from atto.protocol.messages import Message, Usage
+from atto.protocol.sessions import Snapshot
+from atto_workers.gateway import RetryPolicy
+from atto_workers.run.journal import Progress
+from atto_workers.run.log import RunLog
+from atto_workers.run.model_calls import call_model
+from atto_workers.run.tool_calls import SessionState, ToolCalls
+
+
+class StepsExhausted(Exception):  # noqa: N818 - an outcome
+    """The model still asks for tools after `max_steps` steps."""
+
+
+class InstructionFailed(Exception):  # noqa: N818 - an outcome
+    """The agent's instruction function raised."""
+
+
+class Answer(Struct, frozen=True):
+    """What a run adds to its session: all messages from the user's to the answer, and the changed state."""
+
+    messages: tuple[Message, ...]
+    change: StateChange
+    usage: Usage
+
+    @property
+    def message(self) -> Message:
+        """The answer itself."""
+        return self.messages[-1]
+
+
+async def run_loop(
+    agent: Agent,
+    snapshot: Snapshot,
+    user: Message,
+    *,
+    run_id: str,
+    metadata: Mapping[str, str],
+    log: RunLog,
+    progress: Progress,
+    policy: RetryPolicy,
+) -> Answer:
+    """Runs a turn on top of `snapshot`, going on from `progress`.
+
+    Raises `StepsExhausted`, `InstructionFailed`, `ModelError`; what a tool does wrong the model is told.
+    """
+    added = [user]
+    state = SessionState(snapshot.state)
+    usage = Usage()
+    for step in range(1, agent.max_steps + 1):
+        done = progress.steps[step - 1] if step <= len(progress.steps) else None
+        if done is None:
+            if progress.attempts and step == progress.was_in_step:
+                log.append(StepRestarted(seq=log.next, step=step, reason="the turn was delivered again"))
+            request = await _request(agent, snapshot, added, state)
+            model = await call_model(agent, request, step=step, log=log, policy=policy)
+        else:
+            model = done.model
+        usage += model.usage
+        added.append(model.message)
+        if not model.message.tool_calls:
+            return Answer(tuple(added), state.change, usage)
+        calls = ToolCalls(
+            agent, log, state, step=step, session=snapshot.session, run_id=run_id, metadata=metadata
+        )
+        added.append(await calls.results(model.message, {} if done is None else done.results))
+    raise StepsExhausted(f"the model still asks for tools after {agent.max_steps} steps (max_steps)")
+
+
+async def _request(
+    agent: Agent, snapshot: Snapshot, added: list[Message], state: SessionState
+) -> ModelRequest:
+    try:
+        instruction = await agent.instruct(state.values)
+    except Exception as error:
+        raise InstructionFailed(f"the instruction raised {type(error).__name__}: {error}") from error
+    return ModelRequest(
+        messages=(*snapshot.messages, *added),
+        instruction=instruction,
+        tools=agent.specs,
+        temperature=agent.temperature,
+        max_tokens=agent.max_tokens,
+        stop=agent.stop,
+        output_schema=agent.output_schema,
+        options=agent.options,
+        cache_key=snapshot.session,
+    )

@@ -1,0 +1,53 @@
+"""How a run ends: the terminal event for what happened, and whether its turn is a dead letter besides."""
+
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from atto.protocol.errors import ModelError, StoreError, StoreUnavailable
+from atto.protocol.events import RunCancelled, RunFailed, TerminalEvent
+from atto_workers.delivery import Problem
+from atto_workers.run.loop import InstructionFailed, StepsExhausted
+from atto_workers.run.scope import Stopped, StopReason
+
+
+class AttemptsExhausted(Exception):  # noqa: N818 - an outcome
+    """The turn was begun as often as it may be, by all its owners together, and never ended."""
+
+
+class Outcome(NamedTuple):
+    """`dead`: why the turn goes to the dead-letter stream; None if it does not."""
+
+    terminal: TerminalEvent
+    dead: Problem | None = None
+
+
+def now() -> datetime:
+    """The time that events carry."""
+    return datetime.now(UTC)
+
+
+def failed(seq: int, problem: Problem, *, retryable: bool = False) -> RunFailed:
+    """The terminal event of a run that has no answer."""
+    return RunFailed(seq=seq, time=now(), code=problem.code, message=problem.reason, retryable=retryable)
+
+
+def outcome_of(error: Exception, seq: int) -> Outcome:
+    """What an attempt that ended with `error` comes to; `seq` numbers the terminal event."""
+    match error:
+        case Stopped(reason=StopReason.CANCELLED):
+            return Outcome(RunCancelled(seq=seq, time=now(), reason=error.detail))
+        case Stopped():
+            return Outcome(failed(seq, Problem("expired", str(error)), retryable=True))
+        case ModelError():
+            return Outcome(failed(seq, Problem("model_error", str(error)), retryable=error.transient))
+        case StepsExhausted():
+            return Outcome(failed(seq, Problem("max_steps", str(error))))
+        case InstructionFailed():
+            return Outcome(failed(seq, Problem("agent_error", str(error))))
+        case AttemptsExhausted():
+            problem = Problem("attempts_exhausted", str(error))
+        case StoreError():
+            problem = Problem("store_error", f"{type(error).__name__}: {error}")
+        case _:
+            problem = Problem("internal", f"{type(error).__name__}: {error}")
+    return Outcome(failed(seq, problem, retryable=isinstance(error, StoreUnavailable)), problem)

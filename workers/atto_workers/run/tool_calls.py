@@ -1,0 +1,150 @@
+"""The tool calls of one step: side by side unless told not to, each result and state change recorded."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from atto.agents import Agent, State, Tool, ToolContext, ToolError
+from atto.protocol import codec
+from atto.protocol.errors import InvalidTurn
+from atto.protocol.events import StateChange, ToolCompleted, ToolStarted
+from atto.protocol.messages import Message, ToolCallPart, ToolResultPart
+from atto.protocol.sessions import apply, compose
+from atto_workers.run.log import RunLog
+
+
+class SessionState:
+    """The session's state as the run sees it, and what the run changed so far."""
+
+    def __init__(self, committed: Mapping[str, Any]) -> None:
+        self.values = dict(committed)
+        self.change = StateChange()
+
+    def apply(self, change: StateChange) -> None:
+        """Takes over what one tool call changed."""
+        self.values = apply(self.values, change)
+        self.change = compose(self.change, change)
+
+
+class ToolCalls:
+    """Runs the calls of one model message."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        log: RunLog,
+        state: SessionState,
+        *,
+        step: int,
+        session: str,
+        run_id: str,
+        metadata: Mapping[str, str],
+    ) -> None:
+        self._agent = agent
+        self._log = log
+        self._state = state
+        self._step = step
+        self._session = session
+        self._run_id = run_id
+        self._metadata = metadata
+
+    async def results(self, message: Message, done: Mapping[str, ToolCompleted]) -> Message:
+        """The results, in the order of the calls. What an earlier attempt has `done` is not done again."""
+        results = dict(done)
+        for change in (event.change for event in done.values()):
+            self._state.apply(change)
+        pending = [call for call in message.tool_calls if call.id not in done]
+        for group in self._groups(pending):
+            if len(group) == 1:
+                results[group[0].id] = await self._call(group[0])
+                continue
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(self._call(call)) for call in group]
+            results.update((task.result().call_id, task.result()) for task in running)
+        return Message(
+            "tool",
+            tuple(
+                ToolResultPart(call.id, call.name, results[call.id].content, results[call.id].is_error)
+                for call in message.tool_calls
+            ),
+        )
+
+    def _groups(self, calls: Iterable[ToolCallPart]) -> list[list[ToolCallPart]]:
+        """What may run side by side: neighbours, unless the agent or one of their tools says no."""
+        groups: list[list[ToolCallPart]] = []
+        joinable = False
+        for call in calls:
+            tool = self._agent.tool(call.name)
+            parallel = self._agent.parallel_tool_calls and (tool is None or tool.parallel)
+            if parallel and joinable:
+                groups[-1].append(call)
+            else:
+                groups.append([call])
+            joinable = parallel
+        return groups
+
+    async def _call(self, call: ToolCallPart) -> ToolCompleted:
+        log = self._log
+        log.append(ToolStarted(seq=log.next, step=self._step, call=call))
+        content, is_error, change = await self._outcome(call)
+        event = self._completed(call, content, is_error, change)
+        problem = self._unfit(event)
+        if problem is not None:
+            event = self._completed(call, problem, is_error=True, change=StateChange())
+        self._state.apply(event.change)
+        log.append(event)
+        return event
+
+    async def _outcome(self, call: ToolCallPart) -> tuple[Any, bool, StateChange]:
+        try:
+            tool = self._tool(call)
+            view = State(self._state.values)
+            context = ToolContext(
+                session=self._session,
+                run_id=self._run_id,
+                call_id=call.id,
+                metadata=self._metadata,
+                state=view,
+            )
+            content = await tool.call(call.arguments, context)
+            return content, False, view.changes()
+        except ToolError as error:
+            return str(error), True, StateChange()
+
+    def _tool(self, call: ToolCallPart) -> Tool[..., Any]:
+        if call.malformed is not None:
+            raise ToolError(f"the arguments are not a JSON object: {call.malformed[:200]}")
+        tool = self._agent.tool(call.name)
+        if tool is None:
+            known = ", ".join(spec.name for spec in self._agent.specs) or "none"
+            raise ToolError(f"there is no tool named {call.name!r}; the tools are: {known}")
+        return tool
+
+    def _completed(
+        self, call: ToolCallPart, content: Any, is_error: bool, change: StateChange
+    ) -> ToolCompleted:
+        return ToolCompleted(
+            seq=self._log.next,
+            step=self._step,
+            call_id=call.id,
+            name=call.name,
+            content=content,
+            is_error=is_error,
+            change=change,
+        )
+
+    def _unfit(self, event: ToolCompleted) -> str | None:
+        """What is wrong with a result that could not travel."""
+        encoded = codec.encode(event)
+        limit = self._log.event_limit
+        if len(encoded) > limit:
+            return (
+                f"the tool's result and state changes have {len(encoded):,} bytes, more than the {limit:,} "
+                "that a message may have: ask for less at a time"
+            )
+        with contextlib.suppress(InvalidTurn):
+            # The batch and the snapshot nest it deeper, by less than this.
+            codec.check_depth(b"[" * 8 + encoded)
+            return None
+        return f"the tool's state changes are nested more than {codec.MAX_DEPTH - 8} levels deep"

@@ -1,0 +1,129 @@
+"""The front door: broker, worker and client in one process, or just worker and client beside a cluster."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from atto.agents import Agent
+from atto.broker.server import EmbeddedBroker
+from atto.protocol.errors import BrokerUnavailable
+from atto.protocol.messages import InputPart
+from atto.protocol.sessions import Snapshot
+from atto.stores import SessionStore
+from atto_client import AttachedRun, Client, Run
+from atto_workers.topology import Topology
+from atto_workers.worker import Worker
+
+
+class Runtime:
+    """`async with Runtime(agent) as runtime: async for event in runtime.run("user-123", "hi")`.
+
+    Without `nats` a broker is started beside this process and stopped with it; its data lies in `data_dir` and
+    lasts, or in a temporary directory and does not. With `nats` (addresses) the runtime joins what is there.
+    `worker`: further arguments for `Worker`; `options`: those of `nats.connect`, for worker and client.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        *,
+        nats: str | list[str] | None = None,
+        data_dir: str | Path | None = None,
+        namespace: str = "atto",
+        store: SessionStore | None = None,
+        topology: Topology | None = None,
+        worker: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        if nats is not None and data_dir is not None:
+            raise ValueError("`data_dir` is for the embedded broker; with `nats` the data lies with that broker")
+        self.agent = agent
+        self._nats = nats
+        self._data_dir = None if data_dir is None else Path(data_dir)
+        self._namespace = namespace if topology is None else topology.subjects.namespace
+        self._worker: dict[str, Any] = {
+            "namespace": self._namespace,
+            "store": store,
+            "topology": topology,
+            **options,
+            **(worker or {}),
+        }
+        self._options = options
+        self._stack: contextlib.AsyncExitStack | None = None
+        self._client: Client | None = None
+        self._url: str | list[str] | None = None
+
+    @property
+    def url(self) -> str | list[str]:
+        """Where the broker is: for further workers and clients. Raises `BrokerUnavailable` when not open."""
+        if self._url is None:
+            raise BrokerUnavailable("the runtime is not open: use it inside `async with Runtime(…) as runtime`")
+        return self._url
+
+    @property
+    def client(self) -> Client:
+        """The runtime's client. Raises `BrokerUnavailable` when not open."""
+        if self._client is None:
+            raise BrokerUnavailable("the runtime is not open: use it inside `async with Runtime(…) as runtime`")
+        return self._client
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            self._url = self._nats
+            if self._url is None:
+                self._url = (await stack.enter_async_context(EmbeddedBroker(self._data_dir))).url
+            await stack.enter_async_context(Worker(self.agent, nats=self._url, **self._worker))
+            self._client = await stack.enter_async_context(
+                Client(self._url, namespace=self._namespace, **self._options)
+            )
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stack, self._stack = self._stack, None
+        self._client = self._url = None
+        if stack is not None:
+            await stack.aclose()
+
+    def run(
+        self,
+        session: str,
+        user_input: str | Sequence[InputPart],
+        *,
+        run_id: str | None = None,
+        expires: datetime | None = None,
+        metadata: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AttachedRun:
+        """As `Client.run`."""
+        return self.client.run(
+            session, user_input, run_id=run_id, expires=expires, metadata=metadata, headers=headers
+        )
+
+    async def submit(
+        self,
+        session: str,
+        user_input: str | Sequence[InputPart],
+        *,
+        run_id: str | None = None,
+        expires: datetime | None = None,
+        metadata: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Run:
+        """As `Client.submit`."""
+        return await self.client.submit(
+            session, user_input, run_id=run_id, expires=expires, metadata=metadata, headers=headers
+        )
+
+    def attach(self, session: str, run_id: str, *, after: int = 0) -> Run:
+        """As `Client.attach`."""
+        return self.client.attach(session, run_id, after=after)
+
+    async def snapshot(self, session: str) -> Snapshot:
+        """As `Client.snapshot`."""
+        return await self.client.snapshot(session)

@@ -1,0 +1,82 @@
+"""Answers requests for sessions' committed snapshots, whatever store they are in."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import nats.errors
+from nats.aio.msg import Msg
+
+from atto.broker.jetstream import JetStream
+from atto.protocol import codec
+from atto.protocol.errors import AttoError
+from atto.protocol.ids import decode_session
+from atto.protocol.messages import Message
+from atto.protocol.sessions import Snapshot, SnapshotPage
+from atto.protocol.subjects import Subjects
+from atto.stores import SessionStore
+
+QUEUE = "workers"
+_HEADROOM = 64 << 10
+
+
+class Snapshots:
+    """`async with Snapshots(…)`: one of a namespace's workers answers each request."""
+
+    def __init__(
+        self, jetstream: JetStream, subjects: Subjects, store: SessionStore, tasks: asyncio.TaskGroup
+    ) -> None:
+        self._connection = jetstream.connection
+        self._subjects = subjects
+        self._store = store
+        self._tasks = tasks
+        self._subscription: Any = None
+
+    async def __aenter__(self) -> Self:
+        self._subscription = await self._connection.subscribe(
+            self._subjects.snapshots, queue=QUEUE, cb=self._hear
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(nats.errors.Error):
+            await self._subscription.unsubscribe()
+
+    async def _hear(self, message: Msg) -> None:
+        if message.reply:
+            self._tasks.create_task(self._answer(message), name="snapshot")
+
+    async def _answer(self, message: Msg) -> None:
+        try:
+            session = decode_session(message.subject.rpartition(".")[2])
+            snapshot = await self._store.load(session)
+            answers = [codec.encode(page) for page in self._pages(snapshot or Snapshot(session=session))]
+        except AttoError as error:
+            answers = [codec.encode(SnapshotPage(error=str(error)))]
+        with contextlib.suppress(nats.errors.Error):
+            for answer in answers:
+                await message.respond(answer)
+
+    def _pages(self, snapshot: Snapshot) -> Iterator[SnapshotPage]:
+        """As many messages on each as travel together; the first page has the rest of the snapshot too."""
+        limit = self._connection.max_payload - _HEADROOM
+        pages: list[list[Message]] = [[]]
+        size = len(codec.encode(snapshot.state))
+        for message in snapshot.messages:
+            weight = len(codec.encode(message))
+            if pages[-1] and size + weight > limit:
+                pages.append([])
+                size = 0
+            pages[-1].append(message)
+            size += weight
+        first, *others = (tuple(page) for page in pages)
+        version, is_only = snapshot.version, not others
+        yield SnapshotPage(
+            version=version, messages=first, state=snapshot.state, runs=snapshot.runs, last=is_only
+        )
+        for number, page in enumerate(others, 1):
+            yield SnapshotPage(version=version, messages=page, last=number == len(others))

@@ -1,0 +1,150 @@
+"""Who owns what, kept as it should be: claims its share, takes over from the dead, lets go of surplus."""
+
+import asyncio
+import logging
+
+from atto.protocol.errors import BrokerRefused, BrokerUnavailable
+from atto_workers.delivery import Claim
+from atto_workers.intake import Intake
+from atto_workers.mailbox import Mailboxes
+from atto_workers.ownership import Owner, Ownership, PartitionKey
+from atto_workers.presence import Presence
+from atto_workers.run.scope import StopReason
+from atto_workers.spread import share
+
+PERIOD = 1.0
+"""Seconds between looks at who is there and who owns what; news make it sooner."""
+
+_log = logging.getLogger("atto.worker")
+
+
+class Steward:
+    """Keeps one worker's claims. `grace`: seconds that running turns have when a partition is let go."""
+
+    def __init__(
+        self,
+        ownership: Ownership,
+        presence: Presence,
+        intake: Intake,
+        mailboxes: Mailboxes,
+        *,
+        worker: str,
+        partitions: int,
+        grace: float,
+    ) -> None:
+        self.claims: dict[PartitionKey, Claim] = {}
+        self._ownership = ownership
+        self._presence = presence
+        self._intake = intake
+        self._mailboxes = mailboxes
+        self._worker = worker
+        self._partitions: tuple[PartitionKey, ...] = (None, *range(partitions))
+        self._grace = grace
+        self._releases: dict[PartitionKey, asyncio.Task[None]] = {}
+        self._news = asyncio.Event()
+
+    def look(self, _claim: Claim | None = None) -> None:
+        """Something may have changed: look soon."""
+        self._news.set()
+
+    async def serve(self, tasks: asyncio.TaskGroup) -> None:
+        """Looks again and again, until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(PERIOD):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+            self._news.clear()
+            try:
+                await self._presence.beat()
+                await self.reconcile(tasks)
+            except (BrokerUnavailable, BrokerRefused) as error:
+                _log.warning("worker %s cannot look at its partitions now: %s", self._worker, error)
+
+    async def reconcile(self, tasks: asyncio.TaskGroup) -> None:
+        """One look, and what follows from it. Raises `BrokerUnavailable`, `BrokerRefused`."""
+        owners = await self._ownership.owners()
+        roll = await self._presence.roll(owner.worker for owner in owners.values())
+        for claim in [claim for key, claim in self.claims.items() if not _stands(claim, owners.get(key))]:
+            self._lose(claim)
+        wanted = share(self._partitions, roll.members)
+        mine = [partition for partition in self._partitions if wanted[partition] == self._worker]
+        for partition in self.claims.keys() - set(mine) - self._releases.keys():
+            self._releases[partition] = tasks.create_task(self._release(partition))
+        others = roll.living - {self._worker}
+        await self._take(
+            {
+                partition: owners.get(partition)
+                for partition in mine
+                if partition not in self.claims
+                and ((owner := owners.get(partition)) is None or owner.worker not in others)
+            }
+        )
+
+    async def verify(self, claim: Claim) -> None:
+        """Finds out whether a claim still stands, and gives it up if not."""
+        try:
+            owners = await self._ownership.owners()
+        except (BrokerUnavailable, BrokerRefused):
+            return
+        if not _stands(claim, owners.get(claim.partition)) and not claim.is_lost:
+            self._lose(claim)
+
+    async def release_all(self) -> None:
+        """Hands every partition back: what runs may finish within the grace time."""
+        async with asyncio.TaskGroup() as tasks:
+            for partition in list(self.claims):
+                if partition not in self._releases:
+                    tasks.create_task(self._release(partition))
+        await asyncio.gather(*self._releases.values())
+        await self._presence.announce()
+
+    async def _take(self, vacant: dict[PartitionKey, Owner | None]) -> None:
+        """Claims partitions that nobody has, or that a dead worker has."""
+        if not vacant:
+            return
+        consumers = await asyncio.gather(*(self._claim(*item) for item in vacant.items()))
+        # Read after the claims: turns that came in between are only asked about once too often.
+        horizon = await self._ownership.last_turn()
+        for partition, consumer in zip(vacant, consumers, strict=True):
+            if consumer is not None:
+                claim = self.claims[partition] = Claim(partition, consumer, horizon)
+                await self._intake.open(claim)
+
+    async def _claim(self, partition: PartitionKey, owner: Owner | None) -> str | None:
+        if owner is not None:
+            _log.info("%s takes partition %s over from %s", self._worker, partition, owner.worker)
+            await self._ownership.remove(owner.consumer)
+        return await self._ownership.claim(partition)
+
+    def _lose(self, claim: Claim) -> None:
+        _log.warning("worker %s lost partition %s", self._worker, claim.partition)
+        self.claims.pop(claim.partition, None)
+        self._intake.close(claim)
+        self._mailboxes.lose(claim)
+
+    async def _release(self, partition: PartitionKey) -> None:
+        claim = self.claims[partition]
+        try:
+            self._intake.close(claim)
+            self._mailboxes.close(claim)
+            try:
+                async with asyncio.timeout(self._grace):
+                    await self._mailboxes.settled(claim)
+            except TimeoutError:
+                self._mailboxes.stop(claim, StopReason.HANDED_BACK)
+                await self._mailboxes.settled(claim)
+            try:
+                await self._ownership.remove(claim.consumer)
+            except (BrokerUnavailable, BrokerRefused) as error:
+                _log.warning("partition %s is left to be taken over: %s", partition, error)
+        finally:
+            if self.claims.get(partition) is claim:
+                del self.claims[partition]
+            self._releases.pop(partition, None)
+        await self._presence.announce()
+
+
+def _stands(claim: Claim, owner: Owner | None) -> bool:
+    return owner is not None and owner.consumer == claim.consumer

@@ -1,0 +1,208 @@
+"""What a namespace is made of on the broker: streams and buckets, declared idempotently."""
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from atto.broker.jetstream import STREAM_NOT_FOUND, JetStream
+from atto.protocol.errors import BrokerRefused, BrokerUnavailable, NoResponders, TopologyMismatch
+from atto.protocol.subjects import Subjects
+
+PARTITIONS = 64
+BACKLOG = 32
+DUPLICATE_WINDOW = 120
+"""Seconds for which the broker remembers a turn's id, so that a repeated submit is no second turn."""
+EVENTS_MAX_AGE = 24 * 3600
+"""Seconds for which a run can be replayed, resumed after a crash, and cancelled before it starts."""
+
+_SECOND = 1_000_000_000
+_PARTITIONS_KEY = "atto-partitions"
+_MINIMUM_SERVER = (2, 11)
+_NAME_IN_USE = 10058
+
+
+class Declared(NamedTuple):
+    """What the broker says is in force."""
+
+    partitions: int
+    backlog: int
+    replicas: int
+
+
+class _State(msgspec.Struct):
+    last_seq: int = 0
+
+
+class StreamInfo(msgspec.Struct):
+    """A stream's configuration, as the broker's JSON, and its last sequence."""
+
+    config: dict[str, Any]
+    state: _State
+
+
+_infos = msgspec.json.Decoder(StreamInfo)
+
+
+async def stream_info(jetstream: JetStream, stream: str) -> StreamInfo | None:
+    """None if there is no such stream."""
+    try:
+        return _infos.decode(await jetstream.api(f"STREAM.INFO.{stream}"))
+    except BrokerRefused as error:
+        if error.err_code == STREAM_NOT_FOUND:
+            return None
+        raise
+
+
+class Topology:
+    """The streams and buckets of a namespace.
+
+    Every setting left at None keeps what the namespace has, or takes the default when it is declared for the
+    first time; one that is given is enforced. `partitions` (default 64) is fixed for the life of the namespace.
+    `backlog` (32): unfinished turns a session may have. `max_turns` (no limit): unfinished turns of all sessions.
+    `replicas` (1): copies of each stream in a cluster. `events_max_age` (24 hours): seconds events are kept.
+    """
+
+    def __init__(
+        self,
+        namespace: str = "atto",
+        *,
+        partitions: int | None = None,
+        backlog: int | None = None,
+        max_turns: int | None = None,
+        replicas: int | None = None,
+        events_max_age: float | None = None,
+    ) -> None:
+        for name, value in (("partitions", partitions), ("backlog", backlog), ("replicas", replicas)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        self.subjects = Subjects(namespace)
+        self._partitions = partitions
+        self._turns: dict[str, Any] = {"max_msgs_per_subject": backlog, "max_msgs": max_turns}
+        self._events: dict[str, Any] = {
+            "max_age": None if events_max_age is None else int(events_max_age * _SECOND)
+        }
+        self._replicas = replicas
+
+    async def declare(self, jetstream: JetStream) -> Declared:
+        """Creates what is missing; safe to call again, and by many at once.
+
+        Raises `TopologyMismatch` for another partition count than the namespace has, `BrokerUnavailable` for a
+        broker without JetStream or too old.
+        """
+        await _check_server(jetstream)
+        subjects = self.subjects
+        config = await self._ensure(jetstream, self._turns_config(), self._turns)
+        partitions = self._check_partitions(config)
+        for wanted, given in (
+            (self._events_config(), self._events),
+            (self._log(subjects.cancels_stream, subjects.cancels, max_age=EVENTS_MAX_AGE * _SECOND), {}),
+            (self._log(subjects.dead_stream, subjects.dead_letters, max_msgs_per_subject=-1), {}),
+            (self._members_config(), {}),
+        ):
+            await self._ensure(jetstream, wanted, given)
+        return Declared(partitions, config["max_msgs_per_subject"], config["num_replicas"])
+
+    async def _ensure(
+        self, jetstream: JetStream, wanted: dict[str, Any], given: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Creates the stream, or brings the explicitly given settings into force. Returns its configuration."""
+        name = wanted["name"]
+        info = await stream_info(jetstream, name)
+        if info is None:
+            try:
+                return _infos.decode(await jetstream.api(f"STREAM.CREATE.{name}", wanted)).config
+            except BrokerRefused as error:
+                if error.err_code != _NAME_IN_USE:
+                    raise
+            info = await stream_info(jetstream, name)  # another worker was faster
+        config = {} if info is None else info.config
+        changes = {
+            key: value
+            for key, value in {**given, "num_replicas": self._replicas}.items()
+            if value is not None and config.get(key) != value
+        }
+        if name == self.subjects.turns_stream:
+            self._check_partitions(config)
+        if not changes:
+            return config
+        return _infos.decode(await jetstream.api(f"STREAM.UPDATE.{name}", {**config, **changes})).config
+
+    def _check_partitions(self, config: dict[str, Any]) -> int:
+        declared = int(config.get("metadata", {}).get(_PARTITIONS_KEY, 0))
+        if declared == 0:
+            raise TopologyMismatch(
+                f"stream {config.get('name')!r} exists and is not atto's: use another namespace"
+            )
+        if self._partitions is not None and self._partitions != declared:
+            raise TopologyMismatch(
+                f"namespace {self.subjects.namespace!r} was declared with {declared} partitions, not "
+                f"{self._partitions}: start with partitions={declared}, or use another namespace"
+            )
+        return declared
+
+    def _turns_config(self) -> dict[str, Any]:
+        partitions = self._partitions or PARTITIONS
+        turns = self.subjects.turns
+        return self._stream(
+            self.subjects.turns_stream,
+            turns,
+            subject_transform={"src": turns, "dest": self.subjects.partitioned(partitions)},
+            retention="workqueue",
+            discard="new",
+            # Without this one, a full session silently loses its oldest accepted turn (measured, 2.15.1).
+            discard_new_per_subject=True,
+            max_msgs_per_subject=self._turns["max_msgs_per_subject"] or BACKLOG,
+            max_msgs=self._turns["max_msgs"] or -1,
+            duplicate_window=DUPLICATE_WINDOW * _SECOND,
+            # One consumer a partition; the server's own default cap is 1,000.
+            max_consumers=-1,
+            metadata={_PARTITIONS_KEY: str(partitions)},
+        )
+
+    def _events_config(self) -> dict[str, Any]:
+        return self._log(
+            self.subjects.events_stream,
+            self.subjects.events,
+            max_msgs_per_subject=-1,
+            max_msgs=-1,
+            max_age=self._events["max_age"] or EVENTS_MAX_AGE * _SECOND,
+        )
+
+    def _members_config(self) -> dict[str, Any]:
+        """Who is here: keys that expire unless they are renewed, so nothing worth a disk."""
+        bucket = self.subjects.members_bucket
+        return self._stream(
+            f"KV_{bucket}",
+            f"$KV.{bucket}.>",
+            storage="memory",
+            max_msgs_per_subject=1,
+            allow_msg_ttl=True,
+            allow_rollup_hdrs=True,
+        )
+
+    def _log(self, name: str, subjects: str, **settings: Any) -> dict[str, Any]:
+        return self._stream(name, subjects, **{"max_msgs_per_subject": 1, "max_msgs": 100_000, **settings})
+
+    def _stream(self, name: str, subjects: str, **settings: Any) -> dict[str, Any]:
+        return {
+            "name": name,
+            "subjects": [subjects],
+            "retention": "limits",
+            "discard": "old",
+            "storage": "file",
+            "num_replicas": self._replicas or 1,
+            "allow_direct": True,
+            **settings,
+        }
+
+
+async def _check_server(jetstream: JetStream) -> None:
+    version = jetstream.connection.connected_server_version
+    if (version.major, version.minor) < _MINIMUM_SERVER:
+        raise BrokerUnavailable(f"the broker is nats-server {version}: atto needs 2.11 or newer")
+    try:
+        await jetstream.api("INFO")
+    except NoResponders:
+        raise BrokerUnavailable(
+            "the broker has JetStream turned off: start nats-server with `-js`, or enable it for the account"
+        ) from None

@@ -1,0 +1,261 @@
+"""The worker: a process's share of the partitions, and the turns of their sessions."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Self
+
+from nats.aio.client import Client as Connection
+
+from atto.agents import Agent
+from atto.broker.connection import DEFAULT_SERVER, connected
+from atto.broker.jetstream import JetStream
+from atto.protocol.errors import BrokerUnavailable
+from atto.stores import SessionStore
+from atto.stores.nats_kv import NatsKvStore
+from atto_workers.cancels import Cancels
+from atto_workers.delivery import Claim, Delivery
+from atto_workers.gateway import RetryPolicy
+from atto_workers.intake import Intake
+from atto_workers.mailbox import Mailboxes
+from atto_workers.ownership import Ownership
+from atto_workers.passivation import IDLE_LIMIT, MEMORY_LIMIT, IdleSessions
+from atto_workers.presence import Presence
+from atto_workers.run.log import Outbox
+from atto_workers.run.runner import TurnRunner
+from atto_workers.snapshots import Snapshots
+from atto_workers.steward import Steward
+from atto_workers.topology import Declared, Topology
+
+_log = logging.getLogger("atto.worker")
+
+WATCH_PERIOD = 1.0
+"""Seconds between looks whether a connection that the user brought was lost in between."""
+PASSIVATION_PERIOD = 5.0
+"""Seconds between looks for sessions that have been idle for too long."""
+
+
+class Worker:
+    """`async with Worker(agent, nats="nats://…")` runs turns until it is left; `serve()` until a signal.
+
+    `nats`: addresses, or an open connection to use and leave open. `store`: where sessions are kept; the
+    namespace's own KV bucket by default. `topology`: how the namespace is declared if it is not yet.
+    `concurrency`: turns that run at one time; as many again may be held queued. `grace`: seconds that running
+    turns have to finish when the worker stops or lets go of a partition; those that do not are gone on with
+    elsewhere. `idle_limit`, `memory_limit`: when idle sessions leave memory. `options`: those of `nats.connect`.
+
+    Leaving drains: nothing new begins, what runs may finish, every partition is handed back.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        *,
+        nats: str | list[str] | Connection = DEFAULT_SERVER,
+        namespace: str = "atto",
+        store: SessionStore | None = None,
+        topology: Topology | None = None,
+        concurrency: int = 256,
+        grace: float = 30.0,
+        idle_limit: float = IDLE_LIMIT,
+        memory_limit: int = MEMORY_LIMIT,
+        retries: RetryPolicy | None = None,
+        **options: Any,
+    ) -> None:
+        if concurrency < 1:
+            raise ValueError(f"concurrency must be at least 1, not {concurrency}")
+        self.id = secrets.token_hex(6)
+        self.agent = agent
+        self._nats = nats
+        self._topology = topology or Topology(namespace)
+        self._subjects = self._topology.subjects
+        self._store = store
+        self._concurrency = concurrency
+        self._grace = grace
+        self._idle_sessions = IdleSessions(idle_limit=idle_limit, memory_limit=memory_limit)
+        self._retries = retries or RetryPolicy()
+        self._options: dict[str, Any] = {"name": f"atto-worker-{self.id}", **options}
+        self._stack: contextlib.AsyncExitStack | None = None
+        self._intake: Intake | None = None
+        self._mailboxes: Mailboxes | None = None
+        self._steward: Steward | None = None
+        self._reconnected = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"Worker(id={self.id!r}, agent={self.agent.name!r}, namespace={self._subjects.namespace!r})"
+
+    @property
+    def partitions(self) -> frozenset[int]:
+        """The partitions that this worker owns now."""
+        claims = {} if self._steward is None else self._steward.claims
+        return frozenset(partition for partition in claims if partition is not None)
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            connection = await self._connection(stack)
+            jetstream = await stack.enter_async_context(JetStream(connection))
+            declared = await self._topology.declare(jetstream)
+            store = await self._opened_store(jetstream, declared)
+            await self._start(stack, jetstream, declared, store)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            # Not told of the body's error, or the task group would wrap it into an ExceptionGroup.
+            await stack.aclose()
+
+    async def serve(self) -> None:
+        """Runs until SIGTERM or SIGINT, then drains; a second signal ends it at once."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        task = asyncio.current_task()
+
+        def signalled() -> None:
+            if stop.is_set() and task is not None:
+                task.cancel("second signal")
+            stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, signalled)
+        try:
+            async with self:
+                _log.info("%r owns %d partitions", self, len(self.partitions))
+                await stop.wait()
+                _log.info("%r drains", self)
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    async def _connection(self, stack: contextlib.AsyncExitStack) -> Connection:
+        if isinstance(self._nats, Connection):
+            return self._nats
+        return await stack.enter_async_context(
+            connected(self._nats, on_reconnect=self._reconnected.set, **self._options)
+        )
+
+    async def _opened_store(self, jetstream: JetStream, declared: Declared) -> SessionStore:
+        if self._store is not None:
+            return self._store
+        store = NatsKvStore(jetstream, self._subjects.namespace, replicas=declared.replicas)
+        await store.declare()
+        return store
+
+    async def _start(
+        self,
+        stack: contextlib.AsyncExitStack,
+        jetstream: JetStream,
+        declared: Declared,
+        store: SessionStore,
+    ) -> None:
+        """Builds the worker from the inside out; the stack takes it apart in the reverse order."""
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+
+        def serve(work: Coroutine[Any, Any, None], name: str) -> None:
+            stack.callback(tasks.create_task(work, name=name).cancel)
+
+        outbox = Outbox(jetstream)
+        serve(outbox.serve(), "outbox")
+        cancels = Cancels(jetstream, self._subjects, on_early=self._expedite)
+        runner = TurnRunner(
+            self.agent,
+            store,
+            jetstream,
+            self._subjects,
+            outbox,
+            cancels,
+            policy=self._retries,
+            verify=self._verify,
+        )
+        self._mailboxes = Mailboxes(
+            runner, self._idle_sessions, tasks, limit=self._concurrency, on_finished=self._finished
+        )
+        await stack.enter_async_context(cancels)
+        self._intake = await stack.enter_async_context(
+            Intake(
+                jetstream.connection,
+                self._subjects,
+                credits=2 * self._concurrency,
+                deliver=self._mailboxes.deliver,
+                doubt=self._look,
+            )
+        )
+        serve(self._intake.serve(), "intake")
+        serve(self._passivate(), "passivation")
+        await stack.enter_async_context(Snapshots(jetstream, self._subjects, store, tasks))
+        presence = await stack.enter_async_context(
+            Presence(jetstream, self._subjects, self.id, on_news=self._look)
+        )
+        ownership = Ownership(
+            jetstream,
+            self._subjects,
+            self.id,
+            max_ack_pending=2 * self._concurrency,
+            replicas=declared.replicas,
+        )
+        self._steward = Steward(
+            ownership,
+            presence,
+            self._intake,
+            self._mailboxes,
+            worker=self.id,
+            partitions=declared.partitions,
+            grace=self._grace,
+        )
+        await presence.beat()
+        await presence.announce()
+        stack.push_async_callback(self._steward.release_all)
+        stack.push_async_callback(presence.leave)
+        await self._steward.reconcile(tasks)
+        serve(self._steward.serve(tasks), "steward")
+        serve(self._watch(jetstream.connection, cancels), "connection watch")
+
+    # What the parts tell one another goes through the worker, so that none of them needs to know the others.
+
+    def _expedite(self, token: str, run: str) -> None:
+        if self._steward is not None and self._mailboxes is not None:
+            self._mailboxes.expedite(list(self._steward.claims.values()), token, run)
+
+    def _finished(self, delivery: Delivery) -> None:
+        if self._intake is not None:
+            self._intake.finished(delivery)
+
+    def _look(self, _claim: Claim | None = None) -> None:
+        if self._steward is not None:
+            self._steward.look()
+
+    async def _verify(self, claim: Claim) -> None:
+        if self._steward is not None:
+            await self._steward.verify(claim)
+
+    async def _watch(self, connection: Connection, cancels: Cancels) -> None:
+        """After a reconnect: pulls are gone, cancellations may have been missed, ids forgotten."""
+        reconnects = connection.stats["reconnects"]
+        while True:
+            try:
+                async with asyncio.timeout(WATCH_PERIOD):
+                    await self._reconnected.wait()
+            except TimeoutError:
+                pass
+            self._reconnected.clear()
+            if connection.stats["reconnects"] == reconnects or self._intake is None:
+                continue
+            self._intake.reconnected()
+            self._look()
+            try:
+                await cancels.catch_up()
+            except BrokerUnavailable:
+                continue  # again, since the count is still the old one
+            reconnects = connection.stats["reconnects"]
+
+    async def _passivate(self) -> None:
+        while True:
+            await asyncio.sleep(PASSIVATION_PERIOD)
+            self._idle_sessions.sweep()
