@@ -20,7 +20,6 @@ from atto.protocol.errors import InvalidTool, ToolArgumentsInvalid
 
 _JSON: TypeAlias = "dict[str, _JSON] | list[_JSON] | str | float | bool | None"
 _REFERENCE = "#/$defs/{name}"
-_FORMATS = {datetime: "date-time", time: "time"}
 _VALUES = frozenset({"default", "const", "enum", "examples", "discriminator"})
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 
@@ -103,7 +102,6 @@ class SignatureParameters:
                 "write them as `Annotated[..., msgspec.Meta(ge=..., max_length=...)]`"
             )
         try:
-            msgspec.json.Decoder(annotation)
             self._components(annotation)
         except InvalidTool:
             raise
@@ -165,11 +163,13 @@ def _read_by_pydantic(parameter: Parameter) -> PydanticType:
             "read them: write them as `pydantic.Field(...)`"
         )
     try:
-        return PydanticType(annotation)
+        read = PydanticType(annotation)
+        read.schema(name, {})
     except Exception as error:
         raise InvalidTool(
             f"parameter `{name}` is annotated {annotation!r}, which pydantic cannot read: {error}"
         ) from error
+    return read
 
 
 def _decode_model(kind: type, value: Any) -> Any:
@@ -186,10 +186,10 @@ def _with_integers(value: _JSON) -> _JSON:
 
 def _name_format(annotation: Any, schema: dict[str, Any]) -> None:
     """Says what strings a date and time takes, which msgspec does only where an offset is required."""
-    name = _FORMATS.get(annotations.bare(annotation))
+    kind = annotations.bare(annotation)
     for option in (schema, *schema.get("anyOf", ())):
-        if name and option.get("type") == "string":
-            option.setdefault("format", name)
+        if option.get("type") == "string" and (kind is datetime or kind is time):
+            option.setdefault("format", "date-time" if kind is datetime else "time")
 
 
 def _without_titles(schema: _JSON) -> _JSON:

@@ -13,8 +13,8 @@ MAX_DEPTH = 100
 """Levels of arrays and objects in one message. The parser recurses; beyond its limit a thread with a small
 stack would be killed (measured with msgspec 0.22: 256 KiB of stack do not survive 10,000 levels)."""
 
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_BRACKETS = re.compile(rb"[\[\]{}]")
+# A string, closed or not, or a bracket. Possessive, so that no input makes the scan look at a byte twice.
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 _T = TypeVar("_T", Turn, EventBatch, Cancel)
 _encoder = msgspec.json.Encoder()
@@ -69,6 +69,7 @@ def decode_batch(data: bytes) -> EventBatch:
 
 
 def _decode_newer(data: bytes) -> EventBatch:
+    check_depth(data)
     try:
         loose = _loose_batches.decode(data)
         events = tuple(_decode_event(raw) for raw in loose.events)
@@ -104,10 +105,14 @@ def check_depth(data: bytes) -> None:
     if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
         return
     depth = 0
-    for match in _BRACKETS.finditer(_STRINGS.sub(b"", data)):
-        depth += 1 if match[0] in b"[{" else -1
-        if depth > MAX_DEPTH:
-            raise InvalidTurn(f"JSON is nested more than {MAX_DEPTH} levels deep")
+    for match in _STRING_OR_BRACKET.finditer(data):
+        first = data[match.start()]
+        if first in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise InvalidTurn(f"JSON is nested more than {MAX_DEPTH} levels deep")
+        elif first in b"]}":
+            depth -= 1
 
 
 def _decode(decoder: msgspec.json.Decoder[_T], data: bytes, what: str) -> _T:

@@ -5,9 +5,9 @@ An id is any non-empty string of at most 128 bytes of UTF-8. On the wire each by
 NATS subject and a valid key of a KV bucket, can be read by a person, and decodes to exactly one string.
 """
 
-import itertools
 import re
 import secrets
+import threading
 import time
 from uuid import UUID
 
@@ -92,12 +92,32 @@ def _shorten(text: str) -> str:
 # RFC 9562, section 5.7: 48 bits of Unix milliseconds, the version, 12 bits, the variant, 62 bits.
 _VERSION_7 = 0x7 << 76
 _VARIANT = 0b10 << 62
-_counter = itertools.count(secrets.randbits(8))
+
+
+class _Clock:
+    """Milliseconds and a counter of 12 bits in one number, which grows with every tick.
+
+    Where ticks outrun the counter, or the clock steps back, the milliseconds run ahead of the time
+    (RFC 9562, section 6.2, method 1).
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def tick(self) -> int:
+        with self._lock:
+            self._last = max((time.time_ns() // 1_000_000) << 12, self._last + 1)
+            return self._last
+
+
+_clock = _Clock()
 
 
 def new_run_id() -> str:
-    """A UUIDv7; those made by one process within one millisecond are in order (a 12-bit counter)."""
-    return _uuid7(time.time_ns() // 1_000_000, next(_counter) & 0xFFF, secrets.randbits(62))
+    """A UUIDv7; those made by one process sort in the order in which they were made."""
+    tick = _clock.tick()
+    return _uuid7(tick >> 12, tick & 0xFFF, secrets.randbits(62))
 
 
 def run_id_of_sequence(sequence: int, timestamp_ms: int) -> str:

@@ -76,4 +76,6 @@ def _complete(definition: str, body: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m atto.protocol.schemas DIRECTORY")
     write(Path(sys.argv[1]))

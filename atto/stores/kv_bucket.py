@@ -3,6 +3,7 @@
 nats-py's KV layer is not used: it mishandles delete markers and drops time-outs of keys on update.
 """
 
+import contextlib
 from collections.abc import Awaitable, Iterable
 from typing import Any, TypeVar
 
@@ -43,7 +44,6 @@ _SUBJECTS_PER_READ = 1000  # the server reads up to 1,024 subjects at once
 
 # JetStream's error codes (server/errors.json of nats-server).
 _WRONG_LAST_SEQUENCE = {WRONG_LAST_SEQUENCE, 10164}  # the second: against a write in flight, in a cluster
-_STREAM_NAME_EXISTS = 10058
 _UNAVAILABLE = 503
 
 # What reading and writing relies on; anything else is the operator's to tune.
@@ -65,12 +65,12 @@ class _Page(msgspec.Struct):
     total: int = 0
 
 
-class _Config(msgspec.Struct):
+class _Info(msgspec.Struct):
     config: dict[str, Any]
 
 
 _pages = msgspec.json.Decoder(_Page)
-_configs = msgspec.json.Decoder(_Config)
+_infos = msgspec.json.Decoder(_Info)
 
 
 class KvBucket:
@@ -89,15 +89,13 @@ class KvBucket:
 
     async def declare(self, replicas: int) -> None:
         """Creates the bucket unless it is there. Raises `TopologyMismatch` if it cannot serve."""
-        stream = self._keys.stream
-        try:
-            await self._api(f"STREAM.CREATE.{stream}", _stream_config(self._keys, replicas))
-        except StoreError as error:
-            cause = error.__cause__
-            if not (isinstance(cause, BrokerRefused) and cause.err_code == _STREAM_NAME_EXISTS):
-                raise
-            info = _configs.decode(await self._api(f"STREAM.INFO.{stream}"))
-            _check(stream, info.config)
+        config = await self._config() or await self._create(replicas)
+        for key, value in _ESSENTIAL.items():
+            if (found := config.get(key, False)) != value:
+                raise TopologyMismatch(
+                    f"stream {self._keys.stream!r} exists with {key} = {found}, sessions need {value}: "
+                    "update the stream, or use another namespace"
+                )
 
     async def newest(self, subject: str) -> Stored | None:
         """The key's last message, from the stream's leader; without data it marks a deleted key."""
@@ -154,6 +152,21 @@ class KvBucket:
         stored = await self._ask(self._jetstream.read_last(self._keys.stream, subjects))
         return {message.subject for message in stored if not message.data}
 
+    async def _config(self) -> dict[str, Any] | None:
+        with contextlib.suppress(TopologyMissing):
+            return _infos.decode(await self._api(f"STREAM.INFO.{self._keys.stream}")).config
+        return None
+
+    async def _create(self, replicas: int) -> dict[str, Any]:
+        wanted = _stream_config(self._keys, replicas)
+        try:
+            await self._api(f"STREAM.CREATE.{self._keys.stream}", wanted)
+        except StoreError:
+            if config := await self._config():
+                return config  # another one was faster, with other settings
+            raise
+        return wanted
+
     async def _publish(self, subject: str, data: bytes, headers: dict[str, str]) -> int:
         if len(data) > self.value_bytes:
             raise NotStorable(f"{len(data)} bytes are more than the broker takes: {self.value_bytes}")
@@ -209,13 +222,5 @@ def _stream_config(keys: Keys, replicas: int) -> dict[str, Any]:
         "allow_rollup_hdrs": True,
         "allow_msg_ttl": True,
         "deny_delete": True,
+        "deny_purge": False,
     }
-
-
-def _check(stream: str, config: dict[str, Any]) -> None:
-    for key, value in _ESSENTIAL.items():
-        if (found := config.get(key, False)) != value:
-            raise TopologyMismatch(
-                f"stream {stream!r} exists with {key} = {found}, sessions need {value}: "
-                "update the stream, or use another namespace"
-            )

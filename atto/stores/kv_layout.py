@@ -30,7 +30,7 @@ from atto.protocol.subjects import Subjects
 from atto.protocol.turns import SCHEMA_VERSION
 from atto.stores.encoding import EMPTY_STATE
 
-SEGMENT_MESSAGES = 32
+SEGMENT_MESSAGES = 24
 """How many messages make a segment, where they do not fill it: so that small turns cost the same at turn 500
 as at turn 50.
 """
@@ -114,15 +114,15 @@ class Place(NamedTuple):
     def surplus(self, incoming: Iterable[Entry], segment_bytes: int) -> int:
         """How many of the oldest entries to seal before `incoming` ones join.
 
-        The head holds three segments' worth at most; two remain. Between two sealings a write therefore grows
-        by half at most, and on average a commit writes a segment once and the recent messages 2.5 times that.
+        With them the head holds four segments' worth at most; three remain. So what a commit writes varies by
+        a third between two sealings, and no more.
         """
         recent = [*self.recent, *incoming]
         size, count = sum(len(entry.raw) for entry in recent), len(recent)
-        if size <= 3 * segment_bytes and count <= 3 * SEGMENT_MESSAGES:
+        if size <= 4 * segment_bytes and count <= 4 * SEGMENT_MESSAGES:
             return 0
         for sealed, entry in enumerate(self.recent):
-            if size <= 2 * segment_bytes and count <= 2 * SEGMENT_MESSAGES:
+            if size <= 3 * segment_bytes and count <= 3 * SEGMENT_MESSAGES:
                 return sealed
             size, count = size - len(entry.raw), count - 1
         return len(self.recent)

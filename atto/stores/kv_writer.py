@@ -79,7 +79,7 @@ class KvWrite:
 
     def _check_size(self) -> None:
         head = replace(self._place.head, state=self._state, runs=self._saved.runs, recent=())
-        room = self._bucket.value_bytes - 3 * self._segment_bytes - len(encode(head))
+        room = self._bucket.value_bytes - 4 * self._segment_bytes - len(encode(head))
         if room < 0:
             raise NotStorable(
                 f"session {self._session!r}: its state of {len(self._state)} bytes is {-room} bytes larger "

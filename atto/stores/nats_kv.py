@@ -16,7 +16,7 @@ from atto.stores.kv_layout import Keys, Place, beginning
 from atto.stores.kv_reader import KvReader
 from atto.stores.kv_writer import KvWrite
 
-SEGMENT_BYTES = 8 << 10
+SEGMENT_BYTES = 6 << 10
 
 _ATTEMPTS = 8
 _LISTED_AT_ONCE = 100
@@ -26,7 +26,7 @@ class NatsKvStore:
     """A `SessionStore` on the bucket `<namespace>-sessions`.
 
     A save costs one round trip; one or two more if it moves older messages out of the head, or is itself too
-    large for it. It writes the commit, the state, and 16 to 24 KiB of recent messages (two to three times
+    large for it. It writes the commit, the state, and 18 to 24 KiB of recent messages (three to four times
     `segment_bytes`), however long the session is. The state may have almost the broker's `max_payload` (1 MB
     by default); messages, commits and sessions may be larger. `replicas` counts when the bucket is created.
 

@@ -330,7 +330,7 @@ class StoreContract:
 
     @settings(
         deadline=None,
-        max_examples=40,
+        max_examples=100,
         suppress_health_check=[
             HealthCheck.function_scoped_fixture,  # each history has sessions of its own
             HealthCheck.differing_executors,  # each store's class inherits this test

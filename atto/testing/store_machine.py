@@ -101,8 +101,8 @@ def histories() -> st.SearchStrategy[list[Step]]:
     """Mostly saves on the newest snapshot, through any handle; now and then anything else."""
     newest = _saves(st.just(0))
     stale = _saves(st.integers(1, 30))
-    load = st.builds(Step, st.just("load"), _HANDLES)
-    delete = st.builds(Step, st.just("delete"), _HANDLES)
+    load = _HANDLES.map(lambda handle: Step("load", handle))
+    delete = _HANDLES.map(lambda handle: Step("delete", handle))
     return st.lists(newest | newest | newest | stale | load | delete, max_size=30)
 
 

@@ -372,20 +372,30 @@ async def test_cancelling_the_caller_cancels_an_async_tool(timeout):
     assert task.cancelled()
 
 
-async def test_cancelling_the_caller_leaves_a_sync_tool_behind():
+async def test_cancelling_the_caller_leaves_a_sync_tool_behind_whose_outcome_is_dropped_in_silence():
     started, release = threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+    complaints: list[object] = []
 
     @tool
     def hang() -> None:
+        threads.append(threading.current_thread())
         started.set()
         release.wait()
 
-    task = asyncio.create_task(call(hang))
-    await asyncio.to_thread(started.wait)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    release.set()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, complaint: complaints.append(complaint))
+    try:
+        task = asyncio.create_task(call(hang))
+        await asyncio.to_thread(started.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        release.set()
+        await asyncio.to_thread(threads[0].join)  # its outcome reaches the loop before this does
+    finally:
+        loop.set_exception_handler(None)
+    assert complaints == []
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])

@@ -2,6 +2,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -218,8 +219,27 @@ def test_what_pydantic_cannot_read_is_refused():
     def take(it: Item | Handle) -> None:
         pass
 
-    with pytest.raises(InvalidTool, match=r"`it` is annotated .+, which pydantic cannot read"):
-        tool(take)
+    class Hook(BaseModel):
+        call: Callable[[], int]
+
+    def hook(it: Hook) -> None:
+        pass
+
+    for function in (take, hook):
+        with pytest.raises(InvalidTool, match=r"`it` is annotated .+, which pydantic cannot read"):
+            tool(function)
+
+
+def test_constraints_that_cannot_be_hashed_are_read():
+    def take(
+        ns: list[Annotated[int, Field(ge=1, json_schema_extra={"x": 1})]],
+        ms: list[Annotated[int, Meta(ge=1, extra_json_schema={"x": 1})]],
+    ) -> None:
+        pass
+
+    properties = tool(take).spec.parameters["properties"]
+    item = {"type": "integer", "minimum": 1, "x": 1}
+    assert properties == {name: {"type": "array", "items": item} for name in ("ns", "ms")}
 
 
 def run(script: str) -> str:

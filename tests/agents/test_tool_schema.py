@@ -3,7 +3,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NamedTuple, Required, TypedDict
 from uuid import UUID
@@ -170,6 +170,11 @@ def test_a_model_is_told_the_format_of_dates_and_times():
     properties = schema_of(everything)["properties"]
     assert properties["moment"]["anyOf"][0] == {"type": "string", "format": "date-time"}
     assert properties["day"]["format"] == "date"
+
+    def wake(at: time) -> None:
+        pass
+
+    assert schema_of(wake)["properties"]["at"] == {"type": "string", "format": "time"}
 
 
 GOOGLE = """Looks a word up.

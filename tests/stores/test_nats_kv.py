@@ -15,12 +15,13 @@ from atto.protocol.events import StateChange
 from atto.protocol.messages import Message
 from atto.protocol.sessions import Commit, Snapshot
 from atto.stores import NatsKvStore, NotStorable
+from atto.stores.nats_kv import SEGMENT_BYTES
 from atto.testing.store_contract import StoreContract
 from atto.testing.store_samples import commit
 
 
 class _KvContract(StoreContract):
-    segment_bytes = (8 << 10, 8 << 10)
+    segment_bytes = (SEGMENT_BYTES, SEGMENT_BYTES)
 
     @pytest.fixture
     async def store(self, jetstream, namespace):

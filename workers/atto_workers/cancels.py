@@ -42,9 +42,7 @@ class Cancels:
         self._subscription: Any = None
 
     async def __aenter__(self) -> Self:
-        self._subscription = await self._jetstream.connection.subscribe(
-            self._subjects.cancels, cb=self._hear
-        )
+        self._subscription = await self._jetstream.connection.subscribe(self._subjects.cancels, cb=self._hear)
         await self.catch_up()
         return self
 

@@ -69,9 +69,7 @@ def place_of(reply: str) -> Place:
     """Takes `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<deliveries>.<sequence>.…` apart."""
     tokens = reply.split(".")
     at = 2 if len(tokens) == 9 else 4
-    return Place(
-        tokens[at + 1], int(tokens[at + 2]), int(tokens[at + 3]), int(tokens[at + 5]) // 1_000_000
-    )
+    return Place(tokens[at + 1], int(tokens[at + 2]), int(tokens[at + 3]), int(tokens[at + 5]) // 1_000_000)
 
 
 class Problem(NamedTuple):
@@ -81,11 +79,19 @@ class Problem(NamedTuple):
     reason: str
 
 
+class Content(NamedTuple):
+    """A turn that can be run."""
+
+    turn: Turn
+    session: str
+    run_id: str
+
+
 class Delivery:
     """One turn, as far as it can be made out.
 
-    `fresh`: certainly the first delivery of this message. `problem`: why it cannot be run; then `turn` is
-    None, and `session` and `run_id` are None where they cannot be known.
+    `fresh`: certainly the first delivery of this message. `content` is None for one that cannot be run; then
+    `problem` says why, and `session` and `run_id` are None where they cannot be known.
     """
 
     def __init__(self, claim: Claim, place: Place, message: Msg, subjects: Subjects) -> None:
@@ -104,7 +110,7 @@ class Delivery:
         self.token = subjects.stored_turn(message.subject).token
         self.session: str | None = None
         self.run_id: str | None = None
-        self.turn: Turn | None = None
+        self.content: Content | None = None
         self.problem: Problem | None = None
         try:
             self._read()
@@ -113,9 +119,10 @@ class Delivery:
 
     def deadline(self) -> float | None:
         """When the turn expires, in the event loop's time."""
-        if self.turn is None or self.turn.expires is None:
+        expires = None if self.content is None else self.content.turn.expires
+        if expires is None:
             return None
-        left = (self.turn.expires - datetime.now(UTC)).total_seconds()
+        left = (expires - datetime.now(UTC)).total_seconds()
         return asyncio.get_running_loop().time() + left
 
     def _read(self) -> None:
@@ -126,7 +133,7 @@ class Delivery:
             self.run_id = self._run_id(codec.probe_run_id(self.data))
             raise
         self.run_id = self._run_id(turn.run_id)
-        self.turn = turn
+        self.content = Content(turn, self.session, self.run_id)
 
     def _run_id(self, named: str | None) -> str:
         """The body's, else `Nats-Msg-Id`, else that of the place in the stream. Raises `InvalidRunId`."""

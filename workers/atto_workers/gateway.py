@@ -9,8 +9,8 @@ from atto.protocol.errors import ModelError
 class RetryPolicy(NamedTuple):
     """Transient errors are tried again, `tries` times in all, after an exponential back-off with full jitter.
 
-    The pauses are in seconds, `base` doubling up to `cap`; a provider's `Retry-After` is obeyed instead, up to
-    `patience`, beyond which the error stands.
+    The pauses are in seconds, `base` doubling up to `cap`; a provider's `Retry-After` is obeyed instead, up
+    to `patience`, beyond which the error stands.
     """
 
     tries: int = 4

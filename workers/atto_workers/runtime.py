@@ -21,8 +21,9 @@ from atto_workers.worker import Worker
 class Runtime:
     """`async with Runtime(agent) as runtime: async for event in runtime.run("user-123", "hi")`.
 
-    Without `nats` a broker is started beside this process and stopped with it; its data lies in `data_dir` and
-    lasts, or in a temporary directory and does not. With `nats` (addresses) the runtime joins what is there.
+    Without `nats` a broker is started beside this process and stopped with it; its data lies in `data_dir`
+    and lasts, or in a temporary directory and does not. With `nats` (addresses) the runtime joins what is
+    there.
     `worker`: further arguments for `Worker`; `options`: those of `nats.connect`, for worker and client.
     """
 
@@ -39,7 +40,9 @@ class Runtime:
         **options: Any,
     ) -> None:
         if nats is not None and data_dir is not None:
-            raise ValueError("`data_dir` is for the embedded broker; with `nats` the data lies with that broker")
+            raise ValueError(
+                "`data_dir` is for the embedded broker; with `nats` the data lies with that broker"
+            )
         self.agent = agent
         self._nats = nats
         self._data_dir = None if data_dir is None else Path(data_dir)
@@ -60,14 +63,18 @@ class Runtime:
     def url(self) -> str | list[str]:
         """Where the broker is: for further workers and clients. Raises `BrokerUnavailable` when not open."""
         if self._url is None:
-            raise BrokerUnavailable("the runtime is not open: use it inside `async with Runtime(…) as runtime`")
+            raise BrokerUnavailable(
+                "the runtime is not open: use it inside `async with Runtime(…) as runtime`"
+            )
         return self._url
 
     @property
     def client(self) -> Client:
         """The runtime's client. Raises `BrokerUnavailable` when not open."""
         if self._client is None:
-            raise BrokerUnavailable("the runtime is not open: use it inside `async with Runtime(…) as runtime`")
+            raise BrokerUnavailable(
+                "the runtime is not open: use it inside `async with Runtime(…) as runtime`"
+            )
         return self._client
 
     async def __aenter__(self) -> Self:

@@ -15,16 +15,14 @@ def share(partitions: Collection[PartitionKey], members: Collection[str]) -> dic
     limit = -(-len(partitions) // len(members))
     load = dict.fromkeys(members, 0)
     owners: dict[PartitionKey, str] = {}
-    ranked = sorted(
-        ((_weight(partition, member), label(partition), partition, member) for partition in partitions for member in members),
-        reverse=True,
-    )
-    for _, _, partition, member in ranked:
+    pairs = [(partition, member) for partition in partitions for member in members]
+    for partition, member in sorted(pairs, key=_weight, reverse=True):
         if partition not in owners and load[member] < limit:
             owners[partition] = member
             load[member] += 1
     return owners
 
 
-def _weight(partition: PartitionKey, member: str) -> bytes:
+def _weight(pair: tuple[PartitionKey, str]) -> bytes:
+    partition, member = pair
     return hashlib.blake2b(f"{label(partition)}@{member}".encode(), digest_size=8).digest()

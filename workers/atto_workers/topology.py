@@ -57,9 +57,10 @@ class Topology:
     """The streams and buckets of a namespace.
 
     Every setting left at None keeps what the namespace has, or takes the default when it is declared for the
-    first time; one that is given is enforced. `partitions` (default 64) is fixed for the life of the namespace.
-    `backlog` (32): unfinished turns a session may have. `max_turns` (no limit): unfinished turns of all sessions.
-    `replicas` (1): copies of each stream in a cluster. `events_max_age` (24 hours): seconds events are kept.
+    first time; one that is given is enforced. `partitions` (default 64) is fixed for the namespace's life.
+    `backlog` (32): unfinished turns a session may have. `max_turns` (no limit): unfinished turns of all
+    sessions. `replicas` (1): copies of each stream in a cluster. `events_max_age` (24 hours): seconds for
+    which events are kept.
     """
 
     def __init__(
@@ -86,8 +87,8 @@ class Topology:
     async def declare(self, jetstream: JetStream) -> Declared:
         """Creates what is missing; safe to call again, and by many at once.
 
-        Raises `TopologyMismatch` for another partition count than the namespace has, `BrokerUnavailable` for a
-        broker without JetStream or too old.
+        Raises `TopologyMismatch` for another partition count than the namespace has, `BrokerUnavailable` for
+        a broker without JetStream or too old.
         """
         await _check_server(jetstream)
         subjects = self.subjects
@@ -105,7 +106,7 @@ class Topology:
     async def _ensure(
         self, jetstream: JetStream, wanted: dict[str, Any], given: dict[str, Any]
     ) -> dict[str, Any]:
-        """Creates the stream, or brings the explicitly given settings into force. Returns its configuration."""
+        """Creates the stream, or enforces the explicitly given settings. Returns its configuration."""
         name = wanted["name"]
         info = await stream_info(jetstream, name)
         if info is None:

@@ -46,7 +46,8 @@ class Worker:
     namespace's own KV bucket by default. `topology`: how the namespace is declared if it is not yet.
     `concurrency`: turns that run at one time; as many again may be held queued. `grace`: seconds that running
     turns have to finish when the worker stops or lets go of a partition; those that do not are gone on with
-    elsewhere. `idle_limit`, `memory_limit`: when idle sessions leave memory. `options`: those of `nats.connect`.
+    elsewhere. `idle_limit`, `memory_limit`: when idle sessions leave memory (seconds, bytes). `options`: as
+    of `nats.connect`.
 
     Leaving drains: nothing new begins, what runs may finish, every partition is handed back.
     """
@@ -167,10 +168,10 @@ class Worker:
         runner = TurnRunner(
             self.agent,
             store,
-            jetstream,
-            self._subjects,
-            outbox,
-            cancels,
+            jetstream=jetstream,
+            subjects=self._subjects,
+            outbox=outbox,
+            cancels=cancels,
             policy=self._retries,
             verify=self._verify,
         )

@@ -14,7 +14,7 @@ _PAUSE = 0.2
 _PAUSE_CAP = 5.0
 
 
-class GaveUp(Exception):  # noqa: N818 - an outcome
+class GaveUp(Exception):
     """The claim is no longer open; whoever owns the partition next goes on."""
 
 

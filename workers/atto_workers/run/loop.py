@@ -16,11 +16,11 @@ from atto_workers.run.model_calls import call_model
 from atto_workers.run.tool_calls import SessionState, ToolCalls
 
 
-class StepsExhausted(Exception):  # noqa: N818 - an outcome
+class StepsExhausted(Exception):
     """The model still asks for tools after `max_steps` steps."""
 
 
-class InstructionFailed(Exception):  # noqa: N818 - an outcome
+class InstructionFailed(Exception):
     """The agent's instruction function raised."""
 
 
@@ -88,8 +88,8 @@ async def _request(
         tools=agent.specs,
         temperature=agent.temperature,
         max_tokens=agent.max_tokens,
-        stop=agent.stop,
-        output_schema=agent.output_schema,
-        options=agent.options,
+        stop=tuple(agent.stop),
+        output_schema=None if agent.output_schema is None else dict(agent.output_schema),
+        options=dict(agent.options),
         cache_key=snapshot.session,
     )

@@ -10,7 +10,7 @@ from atto_workers.run.loop import InstructionFailed, StepsExhausted
 from atto_workers.run.scope import Stopped, StopReason
 
 
-class AttemptsExhausted(Exception):  # noqa: N818 - an outcome
+class AttemptsExhausted(Exception):
     """The turn was begun as often as it may be, by all its owners together, and never ended."""
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 from uuid import UUID
 
 import nats.errors
@@ -14,11 +15,10 @@ from atto.protocol.errors import BrokerUnavailable, ConcurrentWrite
 from atto.protocol.events import RunCompleted, RunStarted, StepRestarted, TerminalEvent
 from atto.protocol.sessions import Commit, RunRecord, Snapshot
 from atto.protocol.subjects import Subjects
-from atto.protocol.turns import Turn
 from atto.stores import SessionStore
 from atto_workers.cancels import Cancels
 from atto_workers.dead_letters import DeadLetters
-from atto_workers.delivery import Claim, Delivery, Problem
+from atto_workers.delivery import Claim, Content, Delivery, Problem
 from atto_workers.gateway import RetryPolicy
 from atto_workers.passivation import Resident
 from atto_workers.run import commit as commits
@@ -37,8 +37,15 @@ RETRY_PAUSE = 0.2
 _log = logging.getLogger("atto.worker")
 
 
-class _KnownRun(Exception):  # noqa: N818 - a detour
+class _KnownRun(Exception):
     """A turn that looked new was committed before: its events must be read after all."""
+
+
+class _Attempt(NamedTuple):
+    delivery: Delivery
+    content: Content
+    progress: Progress
+    log: RunLog
 
 
 class TurnRunner:
@@ -48,11 +55,11 @@ class TurnRunner:
         self,
         agent: Agent,
         store: SessionStore,
+        *,
         jetstream: JetStream,
         subjects: Subjects,
         outbox: Outbox,
         cancels: Cancels,
-        *,
         policy: RetryPolicy,
         verify: Callable[[Claim], Awaitable[None]],
     ) -> None:
@@ -71,89 +78,66 @@ class TurnRunner:
 
         Whatever goes wrong stays within the turn.
         """
-        turn, session, run_id = delivery.turn, delivery.session, delivery.run_id
+        content = delivery.content
         try:
-            if turn is None or session is None or run_id is None:
+            if content is None:
                 await self._bury(delivery)
                 return
             with self._cancels.watching(delivery, scope):
                 while not delivery.claim.is_lost:
-                    if await self._attempt(delivery, turn, session, run_id, resident, scope):
+                    if await self._attempt(delivery, content, resident, scope):
                         return
         except commits.GaveUp:
             resident.snapshot = None
 
     async def _attempt(
-        self,
-        delivery: Delivery,
-        turn: Turn,
-        session: str,
-        run_id: str,
-        resident: Resident,
-        scope: RunScope,
+        self, delivery: Delivery, content: Content, resident: Resident, scope: RunScope
     ) -> bool:
         """Whether the turn is over for this worker."""
-        progress = await self._progress(delivery, session, run_id)
+        progress = await self._progress(delivery, content.session, content.run_id)
         if progress.terminal is not None:
             await self._acknowledge(delivery)
             return True
-        log = self._log_of(delivery, session, run_id, progress)
+        log = self._log_of(delivery, content.session, content.run_id, progress)
+        attempt = _Attempt(delivery, content, progress, log)
         try:
-            outcome = Outcome(
-                await self._execute(delivery, turn, session, run_id, resident, scope, progress, log)
-            )
+            outcome = Outcome(await self._execute(attempt, resident, scope))
         except Stopped as stop:
             if stop.reason in {StopReason.LOST, StopReason.HANDED_BACK}:
                 return True
             outcome = outcome_of(stop, log.next)
-        except ConcurrentWrite:
-            resident.snapshot = None
-            delivery.fresh = False
-            await self._verify(delivery.claim)
-            log.append(StepRestarted(seq=log.next, step=1, reason="the session was changed by another writer"))
-            await log.confirm()
-            return False
         except _KnownRun:
             delivery.fresh = False
             return False
+        except ConcurrentWrite:
+            await self._start_over(attempt, resident)
+            return False
         except commits.GaveUp:
             raise
-        except Exception as error:
-            outcome = outcome_of(error, log.next)
+        except Exception as error:  # noqa: BLE001 - whatever an agent does ends its run, never the worker
             resident.snapshot = None
+            outcome = outcome_of(error, log.next)
             if outcome.dead is not None:
-                _log.exception("run %s of session %r cannot be run", run_id, session)
+                _log.error("run %s cannot be run: %s", content.run_id, outcome.dead.reason, exc_info=error)
         await self._end(delivery, log, outcome)
         return True
 
-    async def _execute(
-        self,
-        delivery: Delivery,
-        turn: Turn,
-        session: str,
-        run_id: str,
-        resident: Resident,
-        scope: RunScope,
-        progress: Progress,
-        log: RunLog,
-    ) -> TerminalEvent:
+    async def _execute(self, attempt: "_Attempt", resident: Resident, scope: RunScope) -> TerminalEvent:
         """One attempt. Raises whatever ends it otherwise than by an answer."""
-        claim = delivery.claim
+        delivery, content, progress, log = attempt
         async with scope:
             snapshot = resident.snapshot
             if snapshot is None:
-                # An earlier owner may have committed the turn: then only the store can say what became of it.
-                tries = commits.STORE_TRIES if delivery.fresh else None
-                snapshot = resident.snapshot = await commits.load(self._store, session, claim, tries=tries)
-            record = snapshot.record(run_id)
+                snapshot = resident.snapshot = await self._load(delivery, content.session)
+            record = snapshot.record(content.run_id)
             if record is not None:
                 if delivery.fresh:
                     raise _KnownRun
                 return _answered(log.next, snapshot, record)
             if progress.attempts >= MAX_ATTEMPTS:
                 raise AttemptsExhausted(
-                    f"the turn was begun {progress.attempts} times and never ended: it takes its worker down, "
-                    "or what it needs keeps failing"
+                    f"the turn was begun {progress.attempts} times and never ended: it takes its worker "
+                    "down, or what it needs keeps failing"
                 )
             log.append(RunStarted(seq=log.next, time=now(), agent=self._agent.name, attempt=log.attempt))
             if not delivery.fresh:
@@ -161,22 +145,36 @@ class TurnRunner:
             answer = await run_loop(
                 self._agent,
                 snapshot,
-                turn.message(),
-                run_id=run_id,
-                metadata=turn.metadata,
+                content.turn.message(),
+                run_id=content.run_id,
+                metadata=content.turn.metadata,
                 log=log,
                 progress=progress,
                 policy=self._policy,
             )
-        commit = Commit(run_id=run_id, messages=answer.messages, change=answer.change)
-        resident.snapshot = await commits.save(self._store, snapshot, commit, claim)
+        commit = Commit(run_id=content.run_id, messages=answer.messages, change=answer.change)
+        snapshot = resident.snapshot = await commits.save(self._store, snapshot, commit, delivery.claim)
         return RunCompleted(
             seq=log.next,
             time=now(),
             message=answer.message,
-            version=resident.snapshot.version,
+            version=snapshot.version,
             usage=answer.usage,
         )
+
+    async def _load(self, delivery: Delivery, session: str) -> Snapshot:
+        # An earlier owner may have committed the turn: then only the store can say what became of it.
+        tries = commits.STORE_TRIES if delivery.fresh else None
+        return await commits.load(self._store, session, delivery.claim, tries=tries)
+
+    async def _start_over(self, attempt: "_Attempt", resident: Resident) -> None:
+        """Another writer was first: if the partition is still ours, the turn runs again on top of that."""
+        log = attempt.log
+        resident.snapshot = None
+        attempt.delivery.fresh = False
+        await self._verify(attempt.delivery.claim)
+        log.append(StepRestarted(seq=log.next, step=1, reason="another writer changed the session"))
+        await log.confirm()
 
     async def _end(self, delivery: Delivery, log: RunLog, outcome: Outcome) -> None:
         if outcome.dead is not None:

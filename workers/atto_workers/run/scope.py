@@ -15,7 +15,7 @@ class StopReason(enum.Enum):
     HANDED_BACK = "the worker lets go of the partition"
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: what a stopped run unwinds with
+class Stopped(Exception):
     """The run was stopped; its turn ends as `reason` says."""
 
     def __init__(self, reason: StopReason, detail: str = "") -> None:

@@ -1,0 +1,25 @@
+"""What must hold of every committed history."""
+
+from collections.abc import Sequence
+
+from atto.protocol.messages import Message, ToolResultPart
+
+
+def check_history(messages: Sequence[Message]) -> None:
+    """Every tool call is answered, once, by the very next message; a turn begins with the user and ends with
+    an answer.
+    """
+    for message, after in zip(messages, [*messages[1:], None], strict=True):
+        calls = [part.id for part in message.tool_calls]
+        if calls:
+            assert after is not None
+            assert after.role == "tool"
+            assert [part.call_id for part in after.content if isinstance(part, ToolResultPart)] == calls
+        else:
+            assert after is None or after.role != "tool"
+        if message.role == "user" and after is not None:
+            assert after.role == "assistant"
+    if messages:
+        assert messages[0].role == "user"
+        assert messages[-1].role == "assistant"
+        assert not messages[-1].tool_calls

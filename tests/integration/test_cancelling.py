@@ -1,0 +1,168 @@
+"""Ending a run from outside: executing, queued, abandoned, expired."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from atto import Agent, events, tool
+from atto.models import FinishChunk, ScriptedModel, Stall, TextChunk, call
+from atto_client import RunCancelled, RunFailed
+
+
+def stalling(reached: asyncio.Event, gate: asyncio.Event | None = None):
+    """Says something and stalls, if the user says `wait`."""
+
+    def model(request):
+        if request.messages[-1].text == "wait":
+            return [TextChunk("so "), Stall(gate, reached), TextChunk("far"), FinishChunk("stop")]
+        return "done"
+
+    return ScriptedModel.of(model)
+
+
+async def test_cancelling_an_executing_run_ends_its_model_stream_and_commits_nothing(worker, client):
+    reached = asyncio.Event()
+    model = stalling(reached)
+    async with worker(model):
+        run = await client.submit("s", "wait")
+        await reached.wait()
+        await run.cancel("changed my mind")
+        seen = [event async for event in run]
+        with pytest.raises(RunCancelled, match="changed my mind"):
+            await run.result()
+        assert model.active == 0
+        snapshot = await client.snapshot("s")
+        assert (await (await client.submit("s", "hi")).result()).version == 1
+    assert isinstance(seen[-1], events.RunCancelled)
+    assert seen[-1].reason == "changed my mind"
+    assert snapshot.version == 0
+
+
+async def test_cancelling_reaches_a_tool(worker, client):
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    @tool
+    async def hang() -> str:
+        """Never returns."""
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return ""
+
+    async with worker(Agent("hanging", ScriptedModel(call("hang")), tools=[hang])):
+        run = await client.submit("s", "go")
+        await began.wait()
+        await run.cancel()
+        with pytest.raises(RunCancelled):
+            await run.result()
+    assert ended.is_set()
+
+
+async def test_a_queued_run_is_cancelled_at_once_and_the_others_keep_their_order(worker, client):
+    reached, gate = asyncio.Event(), asyncio.Event()
+    model = stalling(reached, gate)
+    async with worker(model):
+        first = await client.submit("s", "wait")
+        second = await client.submit("s", "two")
+        third = await client.submit("s", "three")
+        await reached.wait()
+        await second.cancel()
+        with pytest.raises(RunCancelled):  # although the first still runs
+            await second.result()
+        gate.set()
+        assert (await first.result()).version == 1
+        assert (await third.result()).version == 2
+        snapshot = await client.snapshot("s")
+    assert [message.text for message in snapshot.messages] == ["wait", "so far", "three", "done"]
+
+
+async def test_a_run_is_cancelled_before_any_worker_is_there(worker, client):
+    async with worker(lambda _: "x"):
+        pass  # declares the namespace
+    run = await client.submit("s", "hi")
+    other = await client.submit("s", "hi")
+    await run.cancel("never mind")
+    async with worker(lambda _: "done"):
+        with pytest.raises(RunCancelled, match="never mind"):
+            await run.result()
+        assert (await other.result()).version == 1
+
+
+async def test_leaving_an_attached_run_early_cancels_it(worker, client):
+    reached = asyncio.Event()
+    async with worker(stalling(reached)):
+        async with client.run("s", "wait") as run:
+            async for event in run:
+                if isinstance(event, events.TextDelta):
+                    break
+        with pytest.raises(RunCancelled, match="the caller left"):
+            await client.attach("s", run.run_id).result()
+
+
+async def test_a_plain_loop_that_is_left_early_cancels_its_run_soon(worker, client):
+    async with worker(stalling(asyncio.Event())):
+        run = client.run("s", "wait")
+        async for event in run:
+            if isinstance(event, events.TextDelta):
+                break
+        with pytest.raises(RunCancelled):
+            await client.attach("s", run.run_id).result()
+
+
+async def test_a_cancelled_caller_cancels_its_run(worker, client):
+    reached = asyncio.Event()
+
+    async def caller(run):
+        async with run:
+            async for _ in run:
+                pass
+
+    async with worker(stalling(reached)):
+        run = client.run("s", "wait")
+        task = asyncio.create_task(caller(run))
+        await reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(RunCancelled):
+            await client.attach("s", run.run_id).result()
+
+
+async def test_leaving_a_run_that_has_ended_changes_nothing(worker, client):
+    async with worker(lambda _: "done"):
+        async with client.run("s", "hi") as run:
+            seen = [event async for event in run]
+        assert (await run.result()).text == "done"
+        assert [event async for event in client.attach("s", run.run_id)] == seen
+
+
+async def test_cancelling_a_run_that_has_ended_changes_nothing(worker, client):
+    async with worker(lambda _: "done"):
+        run = await client.submit("s", "hi")
+        result = await run.result()
+        await run.cancel()
+        assert await client.attach("s", run.run_id).result() == result
+        assert (await (await client.submit("s", "hi")).result()).version == 2
+
+
+async def test_an_expired_turn_ends_without_a_model_call(worker, client):
+    model = ScriptedModel.of(lambda _: "done")
+    async with worker(model):
+        run = await client.submit("s", "hi", expires=datetime.now(UTC) - timedelta(seconds=1))
+        with pytest.raises(RunFailed, match="deadline") as failure:
+            await run.result()
+    assert failure.value.reason == "expired"
+    assert failure.value.retryable
+    assert model.requests == []
+
+
+async def test_a_run_that_takes_longer_than_it_may_expires(worker, client):
+    model = stalling(asyncio.Event())
+    async with worker(model):
+        run = await client.submit("s", "wait", expires=datetime.now(UTC) + timedelta(seconds=0.2))
+        with pytest.raises(RunFailed, match="deadline"):
+            await run.result()
+    assert model.active == 0
