@@ -10,19 +10,21 @@ from atto.agents.state import State
 class ToolContext:
     """Given to a tool in the parameter that it annotates `ToolContext`; models never see that parameter.
 
-    `metadata`: the labels that the caller gave the turn. `state`: the session's state, to read and to write;
+    `step`: the model call of the run that asked for this one, from 1. `metadata`: the labels that the caller
+    gave the turn. `state`: the session's state, to read and to write;
     what the call changed is kept if it succeeds, and committed with the turn.
     """
 
     session: str
     run_id: str
+    step: int
     call_id: str
     metadata: Mapping[str, str]
     state: State
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every execution of this call. A tool's effects happen at least once: hand this key
-        to whatever can recognise a repetition.
+        """The same for every execution of this call, and of no other: some providers number the calls of each
+        step anew. A tool's effects happen at least once: hand this key to whatever can recognise a repetition.
         """
-        return f"{self.run_id}:{self.call_id}"
+        return f"{self.run_id}:{self.step}:{self.call_id}"

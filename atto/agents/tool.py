@@ -85,7 +85,8 @@ class Tool(Generic[P, R]):
 
         Raises `ToolError` for everything that the model is to read as an error: `ToolArgumentsInvalid`
         before the function is called, `ToolTimeout`, `ToolFailed`, or what the function raised of its own.
-        CancelledError passes if this task was cancelled, as do KeyboardInterrupt and SystemExit.
+        CancelledError passes if this task was cancelled, as does KeyboardInterrupt; SystemExit is the tool's
+        failure: one turn does not end the process that serves all.
 
         A synchronous function runs in a thread. Past its time-out it is left behind in that thread, which
         nothing can stop: what it still does is lost, its effects are not. An asynchronous function is
@@ -101,7 +102,7 @@ class Tool(Generic[P, R]):
         try:
             async with timeout:
                 return await self._invoke(keywords)
-        except (Exception, asyncio.CancelledError) as error:
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and _was_cancelled():
                 raise
             if timeout.expired():

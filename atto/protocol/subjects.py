@@ -1,12 +1,12 @@
 """The subjects, streams and buckets of a namespace.
 
-    <ns>.turn.<session>              turns in; stored as <ns>.turn.<partition>.<session>
-    <ns>.event.<session>.<run>       events out
-    <ns>.cancel.<session>.<run>      cancellations in
-    <ns>.dead.<session>              turns that could not be run
-    <ns>.snapshot.<session>          request: the committed snapshot
-    <ns>.worker.<worker>             request: is this worker alive?
-    <ns>.workers                     among workers: one came, went, or let go of a partition
+<ns>.turn.<session>              turns in; stored as <ns>.turn.<partition>.<session>
+<ns>.event.<session>.<run>       events out
+<ns>.cancel.<session>.<run>      cancellations in
+<ns>.dead.<session>              turns that could not be run
+<ns>.snapshot.<session>          request: the committed snapshot
+<ns>.worker.<worker>             request: is this worker alive?
+<ns>.workers                     among workers: one came, went, or let go of a partition
 """
 
 import re

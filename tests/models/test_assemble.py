@@ -101,7 +101,7 @@ def test_arguments_too_deep_to_travel_in_an_event_are_malformed():
 
 
 def test_numbers_of_any_size_survive():
-    (call,) = content(ToolCallChunk(0, name="f", arguments='{"a":%d}' % 10**300))
+    (call,) = content(ToolCallChunk(0, name="f", arguments=f'{{"a":{10**300}}}'))
     assert json.loads(msgspec.json.encode(call))["arguments"]["a"] == 10**300
 
 

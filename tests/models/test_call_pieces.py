@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,9 @@ def place(*pieces):
 
 
 SHAPES = {
-    "openai": [(0, "a", "f", ""), (0, "", "", '{"x"'), (0, "", "", ":1}"), (1, "b", "g", ""), (1, "", "", "{}")],
+    "openai": [
+        (0, "a", "f", ""), (0, "", "", '{"x"'), (0, "", "", ":1}"), (1, "b", "g", ""), (1, "", "", "{}"),
+    ],
     "interleaved": [(0, "a", "f", '{"x"'), (1, "b", "g", "{"), (0, "", "", ":1}"), (1, "", "", "}")],
     "first index 1": [(1, "a", "f", '{"x":1}'), (2, "b", "g", "{}")],
     "index 0 for all": [(0, "a", "f", '{"x":1}'), (0, "b", "g", "{}")],
@@ -79,5 +82,5 @@ def test_two_calls_of_one_name_are_told_apart_wherever_their_arguments_are_cut(f
     for value in (first, second):
         text = json.dumps(value)
         cuts = [0, *sorted(data.draw(st.sets(st.integers(1, len(text) - 1)))), len(text)]
-        pieces += [(0, "", "f", text[start:end]) for start, end in zip(cuts, cuts[1:], strict=False)]
+        pieces += [(0, "", "f", text[start:end]) for start, end in pairwise(cuts)]
     assert place(*pieces) == [("", "f", json.dumps(first)), ("", "f", json.dumps(second))]

@@ -23,8 +23,14 @@ COUNTED = Usage(input_tokens=9, output_tokens=12, cache_read_tokens=4, reasoning
 
 
 async def test_plain_text(server, model, ask):
-    server.reply(sse(delta(role="assistant", content="")), sse(delta(content="It is")), sse(delta(content=" sunny")),
-                 sse(finish()), sse({"choices": [], "usage": USAGE}), DONE)  # fmt: skip
+    server.reply(
+        sse(delta(role="assistant", content="")),
+        sse(delta(content="It is")),
+        sse(delta(content=" sunny")),
+        sse(finish()),
+        sse({"choices": [], "usage": USAGE}),
+        DONE,
+    )
     assembled = await ask(model)
     assert assembled.message == Message("assistant", (TextPart("It is sunny"),), model.origin)
     assert (assembled.usage, assembled.finish) == (COUNTED, "stop")
@@ -198,10 +204,11 @@ async def test_characters_split_between_bytes_at_every_position(server, model, a
 
 
 async def test_characters_cut_in_half_by_a_server_that_counts_in_utf_16(server, model, ask):
-    halves = b'data: {"choices":[{"delta":{"content":"a\\ud83c"}}]}\n\ndata: {"choices":[{"delta":{"content":"\\udf89b"}}]}\n\n'
-    server.reply(halves, sse(finish()), DONE)
+    first = b'data: {"choices":[{"delta":{"content":"a\\ud83c"}}]}\n\n'
+    second = b'data: {"choices":[{"delta":{"content":"\\udf89b"}}]}\n\n'
+    server.reply(first, second, sse(finish()), DONE)
     assert (await ask(model)).message.text == "a🎉b"
-    server.reply(halves[: halves.index(b"\n") + 2], sse(finish()), DONE)
+    server.reply(first, sse(finish()), DONE)
     assert (await ask(model)).message.text == "a\ufffd"
 
 

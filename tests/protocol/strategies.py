@@ -1,4 +1,4 @@
-"""Hypothesis strategies for everything that travels. Every value of them survives a round trip through JSON."""
+"""Hypothesis strategies for everything that travels. Each value survives a round trip through JSON."""
 
 from datetime import UTC, timedelta, timezone
 

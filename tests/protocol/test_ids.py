@@ -148,9 +148,9 @@ def test_a_token_that_is_not_canonical_is_refused(token):
 
 @given(st.text(st.characters(), max_size=300))
 def test_any_text_at_all_can_be_filed_under_a_token(text):
-    token = escape(text)
-    assert NATS_TOKEN.fullmatch(token)
-    assert token == "=" or TOKEN.fullmatch(token)
+    filed = escape(text)
+    assert NATS_TOKEN.fullmatch(filed)
+    assert filed == "=" or TOKEN.fullmatch(filed)
 
 
 @given(ids())

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import secrets
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
@@ -113,8 +113,11 @@ class Worker:
             # Not told of the body's error, or the task group would wrap it into an ExceptionGroup.
             await stack.aclose()
 
-    async def serve(self) -> None:
-        """Runs until SIGTERM or SIGINT, then drains; a second signal ends it at once."""
+    async def serve(self, *, on_ready: Callable[[], None] | None = None) -> None:
+        """Runs until SIGTERM or SIGINT, then drains; a second signal ends it at once.
+
+        `on_ready` is called once turns are taken.
+        """
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         task = asyncio.current_task()
@@ -129,6 +132,8 @@ class Worker:
         try:
             async with self:
                 _log.info("%r owns %d partitions", self, len(self.partitions))
+                if on_ready is not None:
+                    on_ready()
                 await stop.wait()
                 _log.info("%r drains", self)
         finally:

@@ -103,6 +103,7 @@ class ToolCalls:
             context = ToolContext(
                 session=self._session,
                 run_id=self._run_id,
+                step=self._step,
                 call_id=call.id,
                 metadata=self._metadata,
                 state=view,

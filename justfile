@@ -1,0 +1,58 @@
+set positional-arguments
+
+bin := justfile_directory() / ".venv/bin"
+
+# pyright runs the copy of itself that its wheel brings, on the Node.js of a wheel, and asks nobody for news
+export PYRIGHT_PYTHON_USE_BUNDLED_PYRIGHT := "1"
+export PYRIGHT_PYTHON_GLOBAL_NODE := "0"
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := "1"
+
+_list:
+    @"{{just_executable()}}" --list --unsorted
+
+# a streamed conversation on the terminal
+quickstart: setup
+    @"{{bin}}/python" examples/quickstart.py
+
+# the tests; arguments go to pytest: `just test -k order`
+test *ARGS: setup
+    @"{{bin}}/python" -m pytest "$@"
+
+# everything that can be checked without running it
+check: setup
+    "{{bin}}/ruff" check
+    "{{bin}}/ruff" format --check
+    "{{bin}}/pyright"
+    "{{bin}}/lint-imports"
+
+# formats, and mends what can be mended
+fmt: setup
+    "{{bin}}/ruff" check --fix
+    "{{bin}}/ruff" format
+
+# writes the JSON Schemas of what travels
+schemas: setup
+    "{{bin}}/python" -m atto.protocol.schemas docs/schemas
+
+# .venv with what the lock names and the three distributions of this tree; nothing to do if they are there
+setup:
+    #!/bin/sh
+    set -eu
+    cd "{{justfile_directory()}}"
+    stamp=.venv/setup-stamp
+    sources="requirements.lock pyproject.toml client/pyproject.toml workers/pyproject.toml"
+    if [ -e $stamp ] && [ -z "$(find $sources -newer $stamp)" ]; then exit 0; fi
+    [ -x .venv/bin/python ] || python3 -m venv .venv
+    touch $stamp.new
+    pip="{{bin}}/python -m pip install --quiet --disable-pip-version-check"
+    $pip --require-hashes -r requirements.lock
+    $pip --no-deps --no-build-isolation -e . -e client -e workers
+    mv $stamp.new $stamp
+
+# resolves the dependencies anew; `just lock --upgrade` to newer versions
+lock *ARGS: setup
+    "{{bin}}/uv" pip compile pyproject.toml client/pyproject.toml workers/pyproject.toml \
+        --group dev --all-extras --universal --python-version 3.11 --generate-hashes \
+        --no-emit-package atto-agents --no-emit-package atto-client --no-emit-package atto-workers \
+        --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet \
+        --output-file requirements.lock "$@"

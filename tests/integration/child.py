@@ -1,0 +1,71 @@
+"""A process to be killed: `python child.py runtime DATA_DIR EFFECTS` or `python child.py worker URL NAMESPACE EFFECTS`.
+
+Prints one JSON line when it is ready, and one when a run has come to where it stalls. It stalls in its second
+model call, after half of the answer, if the user says `stall`; a tool's effect is a line in the file EFFECTS.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+from atto import Agent, ToolContext, tool
+from atto.models import FinishChunk, ScriptedModel, Stall, TextChunk, call
+from atto_workers import Runtime, Topology, Worker
+
+
+def say(**line: object) -> None:
+    print(json.dumps(line), flush=True)
+
+
+def agent(effects: Path, *, stalls: bool) -> Agent:
+    """Calls a tool with an effect, then answers `<pid> <number of user messages>: <what the user said>`."""
+
+    @tool
+    async def note(context: ToolContext) -> str:
+        """Leaves a trace."""
+        with effects.open("a") as file:
+            file.write(f"{context.idempotency_key}\n")
+        context.state["notes"] = context.state.get("notes", 0) + 1
+        return "noted"
+
+    def model(request):
+        if request.messages[-1].role == "user":
+            return call("note")
+        users = [message.text for message in request.messages if message.role == "user"]
+        answer = [TextChunk(f"{os.getpid()} "), TextChunk(f"{len(users)}: "), TextChunk(users[-1])]
+        if stalls and users[-1] == "stall":
+            return [*answer[:2], _Announce(), *answer[2:], FinishChunk("stop")]
+        return [*answer, FinishChunk("stop")]
+
+    return Agent("noting", ScriptedModel.of(model), tools=[note])
+
+
+def _Announce() -> Stall:  # noqa: N802 - reads as the cue that it is
+    class Event(asyncio.Event):
+        def set(self) -> None:
+            super().set()
+            say(stalled=True)
+
+    return Stall(reached=Event())
+
+
+async def run_runtime(data_dir: str, effects: str) -> None:
+    async with Runtime(agent(Path(effects), stalls=True), data_dir=data_dir) as runtime:
+        run = await runtime.submit("user-123", "first")
+        await run.result()
+        run = await runtime.submit("user-123", "stall")
+        say(run_id=run.run_id)
+        await run.result()
+
+
+async def run_worker(url: str, namespace: str, effects: str) -> None:
+    topology = Topology(namespace, partitions=8)
+    worker = Worker(agent(Path(effects), stalls=True), nats=url, topology=topology, grace=5.0)
+    await worker.serve(on_ready=lambda: say(pid=os.getpid()))
+
+
+if __name__ == "__main__":
+    mode, *arguments = sys.argv[1:]
+    asyncio.run({"runtime": run_runtime, "worker": run_worker}[mode](*arguments))

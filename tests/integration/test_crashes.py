@@ -1,0 +1,142 @@
+"""Processes killed in the middle of things; judged by what callers and tools saw."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+
+from atto import events
+from atto_client import Client
+from atto_workers import Runtime
+from tests.integration.child import agent
+from tests.integration.histories import check_history
+from tests.integration.processes import child
+
+
+def standing_text(seen):
+    """The deltas that were not voided, joined, by step."""
+    steps: dict[int, str] = {}
+    for event in seen:
+        match event:
+            case events.TextDelta():
+                steps[event.step] = steps.get(event.step, "") + event.text
+            case events.StepRestarted():
+                steps = {step: text for step, text in steps.items() if step < event.step}
+    return steps
+
+
+async def test_kill_9_of_broker_and_worker_in_the_middle_of_a_run(tmp_path: Path):
+    data_dir, effects = tmp_path / "data", tmp_path / "effects"
+    async with child("runtime", data_dir, effects) as process:
+        run_id = await process.said("run_id")
+        await process.said("stalled")
+        await process.kill()
+
+    async with Runtime(agent(effects, stalls=False), data_dir=data_dir) as runtime:
+        async with asyncio.timeout(30):
+            run = runtime.attach("user-123", run_id)
+            seen = [event async for event in run]
+            result = await run.result()
+            after = await (await runtime.submit("user-123", "third")).result()
+        snapshot = await runtime.snapshot("user-123")
+
+    assert result.version == 2
+    assert result.text.endswith(" 2: stall")
+    assert standing_text(seen)[2] == result.text
+    assert [event.seq for event in seen] == list(range(1, len(seen) + 1))
+    assert [event.attempt for event in seen if isinstance(event, events.RunStarted)] == [1, 2]
+    # The tool's effect may have been repeated, if the kill was faster than its result: under the same key.
+    assert len(set(effects.read_text().splitlines())) == 3
+    assert after.version == 3
+    assert snapshot.state == {"notes": 3}
+    check_history(snapshot.messages)
+
+
+@pytest.mark.leaves_consumers
+async def test_the_sessions_of_a_killed_worker_go_on_in_the_other(broker, namespace, tmp_path: Path):
+    effects = tmp_path / "effects"
+    sessions = [f"session-{number}" for number in range(24)]
+
+    async def answers(client: Client, text: str):
+        runs = await asyncio.gather(*(client.submit(session, text) for session in sessions))
+        return await asyncio.gather(*(run.result() for run in runs))
+
+    def pids(results):
+        return {int(result.text.split()[0]) for result in results}
+
+    async with (
+        asyncio.timeout(60),
+        Client(broker.url, namespace=namespace) as client,
+        child("worker", broker.url, namespace, effects) as first,
+    ):
+        await first.said("pid")
+        assert pids(await answers(client, "one")) == {first.pid}
+        async with child("worker", broker.url, namespace, effects) as second:
+            await second.said("pid")
+            turns = 1
+            while pids(await answers(client, "again")) != {first.pid, second.pid}:
+                turns += 1
+            turns += 1
+
+            await first.kill()
+            results = await answers(client, "after the kill")
+            assert pids(results) == {second.pid}
+            assert {result.version for result in results} == {turns + 1}
+            for session in sessions:
+                check_history((await client.snapshot(session)).messages)
+
+
+async def test_a_worker_leaves_on_sigterm_and_the_next_one_goes_on(broker, namespace, tmp_path: Path):
+    effects = tmp_path / "effects"
+    async with asyncio.timeout(60), Client(broker.url, namespace=namespace) as client:
+        async with child("worker", broker.url, namespace, effects) as first:
+            await first.said("pid")
+            assert (await client.run("s", "one").result()).version == 1
+            first.process.send_signal(signal.SIGTERM)
+            assert await first.process.wait() == 0
+        waiting = await client.submit("s", "two")
+        async with child("worker", broker.url, namespace, effects) as second:
+            await second.said("pid")
+            assert (await waiting.result()).version == 2
+            second.process.send_signal(signal.SIGTERM)
+            assert await second.process.wait() == 0
+
+
+@pytest.mark.leaves_consumers
+async def test_an_interrupted_run_and_what_is_queued_behind_it_go_on_in_order(
+    broker, namespace, tmp_path: Path, worker
+):
+    effects = tmp_path / "effects"
+    async with asyncio.timeout(60), Client(broker.url, namespace=namespace) as client:
+        async with child("worker", broker.url, namespace, effects) as first:
+            await first.said("pid")
+            runs = [await client.submit("s", text) for text in ("stall", "two", "three")]
+            seen: list[events.AnyEvent] = []
+            half_answered = asyncio.Event()
+            listening = asyncio.create_task(_collect(runs[0], seen, half_answered))
+            await half_answered.wait()
+            await first.kill()
+        async with worker(agent(effects, stalls=False), topology=None, namespace=namespace):
+            results = [await run.result() for run in runs]
+            snapshot = await client.snapshot("s")
+            await listening
+        late = [event async for event in client.attach("s", runs[0].run_id)]
+    assert [result.version for result in results] == [1, 2, 3]
+    assert [message.text for message in snapshot.messages if message.role == "user"] == [
+        "stall",
+        "two",
+        "three",
+    ]
+    # Whoever listened through the crash and whoever came later saw the same.
+    assert late == seen
+    assert standing_text(seen)[2] == results[0].text
+    # The interrupted run's tool had completed: its result was taken from the journal, not made again.
+    assert len(effects.read_text().splitlines()) == 3
+
+
+async def _collect(run, seen, half_answered):
+    async for event in run:
+        seen.append(event)
+        if isinstance(event, events.TextDelta):
+            half_answered.set()
