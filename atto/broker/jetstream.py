@@ -90,7 +90,7 @@ class JetStream:
         self.connection = connection
         self._inbox = connection.new_inbox()
         self._tokens = itertools.count()
-        self._waiting: dict[str, Callable[[Msg], None]] = {}
+        self._waiting: dict[str, _Waiting] = {}
         self._subscription: Any = None
 
     async def __aenter__(self) -> Self:
@@ -104,6 +104,13 @@ class JetStream:
     ) -> None:
         with contextlib.suppress(nats.errors.Error):
             await self._subscription.unsubscribe()
+
+    def reconnected(self) -> None:
+        """To be told of every reconnect: whoever waits for a reply over the lost connection need not."""
+        current = self.connection.stats["reconnects"]
+        for waiting in list(self._waiting.values()):
+            if waiting.sent_over is not None and waiting.sent_over < current:
+                waiting.handler(None)
 
     async def publish(
         self,
@@ -134,8 +141,12 @@ class JetStream:
         """One request, one reply. Raises `NoResponders`, `BrokerUnavailable`."""
         future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
 
-        def resolve(message: Msg) -> None:
-            if not future.done():
+        def resolve(message: Msg | None) -> None:
+            if future.done():
+                return
+            if message is None:
+                future.set_exception(_lost(subject))
+            else:
                 future.set_result(message)
 
         with self._token(resolve) as inbox:
@@ -200,7 +211,7 @@ class JetStream:
 
         Raises `NoResponders`, and `BrokerUnavailable` when no further reply came within `gap` seconds.
         """
-        arrivals: asyncio.Queue[Msg] = asyncio.Queue()
+        arrivals: asyncio.Queue[Msg | None] = asyncio.Queue()
         with self._token(arrivals.put_nowait) as inbox:
             await self._send(subject, data, inbox, None)
             while True:
@@ -208,6 +219,8 @@ class JetStream:
                     message = await asyncio.wait_for(arrivals.get(), gap)
                 except TimeoutError:
                     raise BrokerUnavailable(f"no answer from {subject} within {gap:g} s") from None
+                if message is None:
+                    raise _lost(subject)
                 if not message.data and status(message) == "503":
                     raise NoResponders(f"nobody listens on {subject}")
                 yield message
@@ -246,9 +259,11 @@ class JetStream:
             raise BrokerUnavailable(f"cannot send to {subject}: {error}") from error
 
     @contextlib.contextmanager
-    def _token(self, handler: Callable[[Msg], None]) -> Generator[str, None, None]:
+    def _token(self, handler: Callable[[Msg | None], None]) -> Generator[str, None, None]:
         token = format(next(self._tokens), "x")
-        self._waiting[token] = handler
+        connection = self.connection
+        sent_over = connection.stats["reconnects"] if connection.is_connected else None
+        self._waiting[token] = _Waiting(handler, sent_over)
         try:
             yield f"{self._inbox}.{token}"
         finally:
@@ -256,9 +271,22 @@ class JetStream:
 
     async def _dispatch(self, message: Msg) -> None:
         # A direct read's messages keep the inbox as their subject too; their own travels in a header.
-        handler = self._waiting.get(message.subject.rpartition(".")[2])
-        if handler is not None:
-            handler(message)
+        waiting = self._waiting.get(message.subject.rpartition(".")[2])
+        if waiting is not None:
+            waiting.handler(message)
+
+
+class _Waiting(NamedTuple):
+    """Who waits for a reply. `sent_over`: the how-manieth connection took the request; None if it was sent
+    while there was none, so that it goes out over the next.
+    """
+
+    handler: Callable[[Msg | None], None]
+    sent_over: int | None
+
+
+def _lost(subject: str) -> BrokerUnavailable:
+    return BrokerUnavailable(f"the connection was lost before {subject} answered")
 
 
 def status(message: Msg) -> str | None:

@@ -57,7 +57,7 @@ class Client:
             connection = self._connection or await stack.enter_async_context(
                 connected(
                     self._servers,
-                    on_reconnect=self._catch_up,
+                    on_reconnect=self._reconnected,
                     **self._options,
                 )
             )
@@ -190,6 +190,8 @@ class Client:
         stack.callback(self._listeners.discard, listener)
         return listener
 
-    def _catch_up(self) -> None:
+    def _reconnected(self) -> None:
+        if self._open is not None:
+            self._open.reconnected()
         for listener in self._listeners:
             listener.catch_up()

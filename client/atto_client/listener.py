@@ -87,6 +87,10 @@ class Listener:
         while True:
             if self._broken is not None:
                 raise self._broken
+            if self._merger.must_reread:
+                self._merger.must_reread = False
+                self._behind = True
+                self._read_until = 0
             if self._behind:
                 self._behind = False
                 async with contextlib.aclosing(self._replay()) as replayed:

@@ -15,9 +15,12 @@ class Merger:
 
     def __init__(self) -> None:
         self._next = 1
-        self._speaker = 0
         self._since: dict[int, int] = {}
         self._early: dict[int, tuple[int, AnyEvent]] = {}
+        # Who said what was handed out: (first number, attempt), by number.
+        self._said: list[tuple[int, int]] = []
+        self.must_reread = False
+        """Set when what has been handed out must be heard again: add all of the run's batches once more."""
 
     @property
     def has_gap(self) -> bool:
@@ -36,13 +39,20 @@ class Merger:
                 if held is None or held[0] < attempt:
                     self._early[event.seq] = (attempt, event)
         while (due := self._early.pop(self._next, None)) is not None:
+            speaker, event = due
+            if not self._said or self._said[-1][1] != speaker:
+                self._said.append((self._next, speaker))
             self._next += 1
-            self._speaker, event = due
             yield event
 
     def _hear_of(self, attempt: int, since: int) -> None:
         """A new attempt: void what older ones said from `since` on, be it waiting or handed out."""
         self._since[attempt] = since
         self._early = {seq: held for seq, held in self._early.items() if held[0] >= attempt or seq < since}
-        if self._speaker < attempt:
-            self._next = min(self._next, since)
+        for at, (first, speaker) in enumerate(self._said):
+            until = self._said[at + 1][0] if at + 1 < len(self._said) else self._next
+            if speaker < attempt and since < until:
+                self._next = max(first, since)
+                self.must_reread = self.must_reread or any(by > attempt for _, by in self._said[at:])
+                del self._said[at + 1 if since > first else at :]
+                return

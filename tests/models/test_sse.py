@@ -47,7 +47,7 @@ def test_any_bytes_parse_the_same_however_they_are_split(tokens, data):
 
 def test_an_event_may_not_outgrow_the_limit():
     parser = EventParser(limit=100)
-    for _ in range(7):
+    for _ in range(8):
         assert parser.feed(b"data: 123456789\n") == []
     with pytest.raises(ModelError, match="larger than 100 bytes"):
         parser.feed(b"data: 123456789\n")

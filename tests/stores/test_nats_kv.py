@@ -183,6 +183,38 @@ async def test_segments_that_do_not_add_up_are_corrupt(store, jetstream, namespa
         await store.load("s")
 
 
+@pytest.mark.parametrize(("count", "error"), [("sealed", "segments end at"), ("end", "messages")])
+async def test_a_head_whose_counts_do_not_add_up_is_corrupt(store, jetstream, namespace, count, error):
+    await committed(store, "s", 200)
+    subject = f"$KV.{namespace}-sessions.s"
+    head = json.loads((await jetstream.last(f"KV_{namespace}-sessions", subject)).data)
+    (head if count == "sealed" else head["runs"][-1])[count] += 1
+    await jetstream.publish(subject, json.dumps(head).encode())
+    with pytest.raises(StoreCorrupt, match=error):
+        await store.load("s")
+
+
+async def test_a_segment_that_does_not_follow_is_never_taken_over(store, jetstream, namespace):
+    base = await committed(store, "s", 1)
+    key = f"$KV.{namespace}-sessions.s.{base.token.head.generation}.0"
+    await jetstream.publish(key, b'{"start":1,"end":2,"messages":[]}')
+    tiny = NatsKvStore(jetstream, namespace, segment_bytes=10)
+    with pytest.raises(StoreCorrupt, match="starts at 1"):
+        await tiny.save(base, commit("run"))
+    assert await store.load("s") == base
+
+
+async def test_a_snapshot_of_another_namespace_is_no_base(store, jetstream, namespace):
+    other = NatsKvStore(jetstream, f"{namespace}-b")
+    await other.declare()
+    base = await committed(other, "s", 1)
+    mine = await store.save(Snapshot(session="s"), commit("mine"))
+    assert mine.token.revision == base.token.revision
+    with pytest.raises(ConcurrentWrite):
+        await store.save(base, commit("run"))
+    assert await store.load("s") == mine
+
+
 async def test_foreign_keys_are_no_sessions(store, jetstream, namespace):
     await committed(store, "s", 1)
     for key in ("a b", "a=2eb", "=FF", "ümlaut"):

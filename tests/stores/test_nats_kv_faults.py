@@ -309,6 +309,50 @@ async def test_a_large_first_commit_survives_a_delete_that_was_slow(store, jetst
     assert await store.load("s") == saved
 
 
+async def test_a_large_first_commit_that_was_held_back_until_the_mark_expired_loses(
+    store, jetstream, namespace, write
+):
+    creation = write(Snapshot(session="s"), commit("first", LARGE))
+    prepared = await creation.prepare()
+    await store.delete("s")
+    expired = {"filter": f"$KV.{namespace}-sessions.s"}
+    await jetstream.api(f"STREAM.PURGE.KV_{namespace}-sessions", expired)
+    with pytest.raises(WrongRevision):
+        await creation.finish(prepared)
+
+
+async def test_a_slow_delete_spares_the_next_session_of_the_name(store, jetstream, monkeypatch):
+    await committed(store, 40)
+    created = []
+    api = jetstream.api
+
+    async def slow(name, request=None, **options):
+        if name.startswith("STREAM.PURGE") and not created:
+            created.append(await store.save(Snapshot(session="s"), commit("new", LARGE)))
+        return await api(name, request, **options)
+
+    monkeypatch.setattr(jetstream, "api", slow)
+    await store.delete("s")
+    assert [await store.load("s")] == created
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_delete_in_the_middle_of_a_load_is_noticed(store, jetstream, monkeypatch, again):
+    await committed(store, 40)
+    created = [None]
+    read_last = jetstream.read_last
+
+    async def slow(stream, subjects):
+        if created == [None]:
+            await store.delete("s")
+            created[0] = await store.save(Snapshot(session="s"), commit("new")) if again else "nothing"
+        return await read_last(stream, subjects)
+
+    monkeypatch.setattr(jetstream, "read_last", slow)
+    loaded = await store.load("s")
+    assert loaded == (created[0] if again else None)
+
+
 async def test_loading_while_others_write_and_delete_sees_whole_snapshots(store, lossy):
     done = asyncio.Event()
 

@@ -14,6 +14,7 @@ from nats.aio.client import Client as Connection
 from atto.agents import Agent
 from atto.broker.connection import DEFAULT_SERVER, connected
 from atto.broker.jetstream import JetStream
+from atto.models import Closeable
 from atto.protocol.errors import BrokerUnavailable
 from atto.stores import SessionStore
 from atto.stores.nats_kv import NatsKvStore
@@ -162,6 +163,8 @@ class Worker:
         store: SessionStore,
     ) -> None:
         """Builds the worker from the inside out; the stack takes it apart in the reverse order."""
+        if isinstance(self.agent.model, Closeable):
+            stack.push_async_callback(self.agent.model.aclose)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
 
         def serve(work: Coroutine[Any, Any, None], name: str) -> None:
@@ -221,7 +224,7 @@ class Worker:
         stack.push_async_callback(presence.leave)
         await self._steward.reconcile(tasks)
         serve(self._steward.serve(tasks), "steward")
-        serve(self._watch(jetstream.connection, cancels), "connection watch")
+        serve(self._watch(jetstream, cancels), "connection watch")
 
     # What the parts tell one another goes through the worker, so that none of them needs to know the others.
 
@@ -241,8 +244,9 @@ class Worker:
         if self._steward is not None:
             await self._steward.verify(claim)
 
-    async def _watch(self, connection: Connection, cancels: Cancels) -> None:
+    async def _watch(self, jetstream: JetStream, cancels: Cancels) -> None:
         """After a reconnect: pulls are gone, cancellations may have been missed, ids forgotten."""
+        connection = jetstream.connection
         reconnects = connection.stats["reconnects"]
         while True:
             try:
@@ -253,6 +257,7 @@ class Worker:
             self._reconnected.clear()
             if connection.stats["reconnects"] == reconnects or self._intake is None:
                 continue
+            jetstream.reconnected()
             self._intake.reconnected()
             self._look()
             try:
