@@ -9,7 +9,7 @@ def check_history(messages: Sequence[Message]) -> None:
     """Every tool call is answered, once, by the very next message; a turn begins with the user and ends with
     an answer.
     """
-    for message, after in zip(messages, [*messages[1:], None], strict=True):
+    for message, after in zip(messages, [*messages, None][1:], strict=True):
         calls = [part.id for part in message.tool_calls]
         if calls:
             assert after is not None
