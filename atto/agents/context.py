@@ -25,6 +25,6 @@ class ToolContext:
     @property
     def idempotency_key(self) -> str:
         """The same for every execution of this call, and of no other: some providers number the calls of each
-        step anew. A tool's effects happen at least once: hand this key to whatever can recognise a repetition.
+        step anew. A tool's effects happen at least once: hand this key to whatever recognises a repetition.
         """
         return f"{self.run_id}:{self.step}:{self.call_id}"

@@ -1,0 +1,1 @@
+"""Shipped to users: the suite that every session store passes."""

@@ -95,7 +95,11 @@ class AttachedRun(Run):
     async def __aenter__(self) -> Self:
         if self._stack is None:
             async with contextlib.AsyncExitStack() as stack:
-                self._first = await self._open_events(stack)
+                try:
+                    self._first = await self._open_events(stack)
+                except asyncio.CancelledError:
+                    await self._abandon()  # the turn may have been accepted all the same
+                    raise
                 self._stack = stack.pop_all()
         return self
 

@@ -24,7 +24,9 @@ from atto.protocol.messages import FilePart, ImagePart, TextPart
 
 
 def context(**state: Any) -> ToolContext:
-    return ToolContext(session="ann", run_id="r1", step=1, call_id="c1", metadata={"tenant": "x"}, state=State(state))
+    return ToolContext(
+        session="ann", run_id="r1", step=1, call_id="c1", metadata={"tenant": "x"}, state=State(state)
+    )
 
 
 async def call(made: Tool[..., Any], **arguments: Any) -> Any:

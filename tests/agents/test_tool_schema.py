@@ -88,7 +88,7 @@ def test_a_function_without_parameters_takes_an_empty_object():
         bind(made, {"x": 1})
 
 
-def everything(  # noqa: PLR0917 - tools are called by name
+def everything(
     node: Node,
     address: Address,
     options: Options,
@@ -395,7 +395,7 @@ def constrained(
     pass
 
 
-def composed(  # noqa: PLR0917 - tools are called by name
+def composed(
     node: Node,
     address: Address,
     options: Options,

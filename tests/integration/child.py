@@ -1,4 +1,4 @@
-"""A process to be killed: `python child.py runtime DATA_DIR EFFECTS` or `python child.py worker URL NAMESPACE EFFECTS`.
+"""A process to be killed: `child.py runtime DATA_DIR EFFECTS` or `child.py worker URL NAMESPACE EFFECTS`.
 
 Prints one JSON line when it is ready, and one when a run has come to where it stalls. It stalls in its second
 model call, after half of the answer, if the user says `stall`; a tool's effect is a line in the file EFFECTS.
@@ -16,7 +16,8 @@ from atto_workers import Runtime, Topology, Worker
 
 
 def say(**line: object) -> None:
-    print(json.dumps(line), flush=True)
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
 
 
 def agent(effects: Path, *, stalls: bool) -> Agent:

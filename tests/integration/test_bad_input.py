@@ -1,4 +1,4 @@
-"""Whatever comes in, the answer is a clear error or a dead letter with its reason, and the session goes on."""
+"""Whatever comes in: a clear error or a dead letter with its reason, and the session goes on."""
 
 import json
 
@@ -79,7 +79,9 @@ async def test_a_session_token_that_is_not_encoded_is_a_dead_letter(
     assert data == b'{"input": "hi"}'
 
 
-@pytest.mark.parametrize("session", ["*", ">", "a.b", "with spaces", "🎈" * 32, "x" * 128, "=", "a\r\nb", "\0"])
+@pytest.mark.parametrize(
+    "session", ["*", ">", "a.b", "with spaces", "🎈" * 32, "x" * 128, "=", "a\r\nb", "\0"]
+)
 async def test_any_session_id_of_at_most_128_bytes_works(worker, client, session):
     async with worker(lambda _: "fine"):
         assert (await client.run(session, "hi").result()).text == "fine"
@@ -106,7 +108,7 @@ async def test_input_that_is_no_turn_is_refused_before_anything_is_sent(client):
         client.run("s", [])
     with pytest.raises(InvalidTurn):
         client.run("s", [{"type": "text"}])
-    with pytest.raises(InvalidTurn, match="surrogate|utf-8|Unicode"):
+    with pytest.raises(InvalidTurn, match="surrogates not allowed"):
         client.run("s", "\ud800")
     with pytest.raises(InvalidRunId):
         client.run("s", "hi", run_id="")

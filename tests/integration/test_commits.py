@@ -17,7 +17,7 @@ from tests.integration.test_bad_input import dead_letters
 
 
 class Faulty(MemoryStore):
-    """Fails as its queues of faults say: `before` leaves nothing behind, `after` has saved and lost the reply."""
+    """Fails as its queues of faults say: `before` leaves nothing, `after` has saved and lost the reply."""
 
     def __init__(self, *, load=(), before=(), after=()) -> None:
         super().__init__()
@@ -146,10 +146,33 @@ async def test_a_committed_run_that_is_delivered_again_is_answered_and_not_execu
     await store.save(Snapshot(session="s"), Commit(run_id="run-1", messages=answer))
     run = await client.submit("s", "hi", run_id="run-1")
     async with worker(model, store=store):
+        seen = [event async for event in run]
         result = await run.result()
         assert (await client.run("s", "more").result()).version == 2
     assert (result.text, result.version) == ("committed", 1)
+    assert "".join(event.text for event in seen if isinstance(event, events.TextDelta)) == "committed"
     assert len(model.requests) == 1
+
+
+async def test_if_another_worker_commits_the_same_run_its_answer_is_the_one_that_listeners_keep(
+    worker, client
+):
+    """What a paused worker that wakes up can do to the one that took its partition over."""
+    gate, reached = asyncio.Event(), asyncio.Event()
+    model = ScriptedModel.of(lambda _: [TextChunk("mine"), Stall(gate, reached), FinishChunk("stop")])
+    store = MemoryStore()
+    async with worker(model, store=store):
+        run = await client.submit("s", "hi")
+        await reached.wait()
+        answer = (Message.user("hi"), Message.assistant("theirs"))
+        await store.save(Snapshot(session="s"), Commit(run_id=run.run_id, messages=answer))
+        gate.set()
+        seen = [event async for event in run]
+        snapshot = await client.snapshot("s")
+    assert (seen[-1].text, seen[-1].version) == ("theirs", 1)
+    assert snapshot.version == 1
+    voided = max(at for at, event in enumerate(seen) if isinstance(event, events.StepRestarted))
+    assert [event.text for event in seen[voided:] if isinstance(event, events.TextDelta)] == ["theirs"]
 
 
 async def test_a_run_that_ended_is_only_acknowledged_when_its_turn_comes_again(
@@ -205,9 +228,7 @@ async def test_max_steps_ends_a_run_that_never_answers(worker, client):
         """Asks for more."""
         return "again"
 
-    async with worker(
-        Agent("loop", ScriptedModel.of(lambda _: call("again")), tools=[again], max_steps=3)
-    ):
+    async with worker(Agent("loop", ScriptedModel.of(lambda _: call("again")), tools=[again], max_steps=3)):
         with pytest.raises(RunFailed, match="3 steps") as failure:
             await client.run("s", "hi").result()
         assert (await client.snapshot("s")).version == 0

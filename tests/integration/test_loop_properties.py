@@ -111,9 +111,7 @@ async def running(worker):
         yield running
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(scripts=st.lists(scripts, min_size=1, max_size=3))
 async def test_invariants_of_runs(running, client: Client, scripts):
     session = new_run_id()

@@ -11,8 +11,16 @@ import nats.errors
 
 from atto.agents import Agent
 from atto.broker.jetstream import JetStream
-from atto.protocol.errors import BrokerUnavailable, ConcurrentWrite
-from atto.protocol.events import RunCompleted, RunStarted, StepRestarted, TerminalEvent
+from atto.protocol.errors import BrokerUnavailable, ConcurrentWrite, StoreCorrupt
+from atto.protocol.events import (
+    ModelCompleted,
+    RunCompleted,
+    RunStarted,
+    StepRestarted,
+    TerminalEvent,
+    TextDelta,
+)
+from atto.protocol.messages import Message, Usage
 from atto.protocol.sessions import Commit, RunRecord, Snapshot
 from atto.protocol.subjects import Subjects
 from atto.stores import SessionStore
@@ -133,7 +141,8 @@ class TurnRunner:
             if record is not None:
                 if delivery.fresh:
                     raise _KnownRun
-                return _answered(log.next, snapshot, record)
+                last = progress.steps[-1].model.message if progress.steps else None
+                return _answered(log, snapshot, record, said=last)
             if progress.attempts >= MAX_ATTEMPTS:
                 raise AttemptsExhausted(
                     f"the turn was begun {progress.attempts} times and never ended: it takes its worker "
@@ -154,13 +163,10 @@ class TurnRunner:
             )
         commit = Commit(run_id=content.run_id, messages=answer.messages, change=answer.change)
         snapshot = resident.snapshot = await commits.save(self._store, snapshot, commit, delivery.claim)
-        return RunCompleted(
-            seq=log.next,
-            time=now(),
-            message=answer.message,
-            version=snapshot.version,
-            usage=answer.usage,
-        )
+        record = snapshot.record(content.run_id)
+        if record is None:
+            raise StoreCorrupt("the store returned a snapshot without the run that it has just committed")
+        return _answered(log, snapshot, record, said=answer.message, usage=answer.usage)
 
     async def _load(self, delivery: Delivery, session: str) -> Snapshot:
         # An earlier owner may have committed the turn: then only the store can say what became of it.
@@ -233,10 +239,30 @@ class TurnRunner:
                 await self._jetstream.connection.publish(delivery.reply, b"+ACK")
 
 
-def _answered(seq: int, snapshot: Snapshot, record: RunRecord) -> RunCompleted:
-    """The answer of a run that was committed before."""
+def _answered(
+    log: RunLog,
+    snapshot: Snapshot,
+    record: RunRecord,
+    *,
+    said: Message | None,
+    usage: Usage | None = None,
+) -> RunCompleted:
+    """The terminal event of a committed run. `said`: the answer that listeners heard.
+
+    If another worker was faster to commit the run, its answer is the one that counts: it is said instead.
+    """
+    message = snapshot.answer(record)
+    if said != message:
+        log.append(StepRestarted(seq=log.next, step=1, reason="the run was committed by another worker"))
+        if message.text:
+            log.append(TextDelta(seq=log.next, step=1, text=message.text))
+        log.append(ModelCompleted(seq=log.next, step=1, message=message))
     return RunCompleted(
-        seq=seq, time=now(), message=snapshot.answer(record), version=snapshot.version_of(record)
+        seq=log.next,
+        time=now(),
+        message=message,
+        version=snapshot.version_of(record),
+        usage=usage or Usage(),
     )
 
 
