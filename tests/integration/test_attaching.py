@@ -143,8 +143,9 @@ async def test_a_client_that_is_closed_ends_its_listeners(broker, namespace, wor
     async with worker(in_halves(asyncio.Event(), reached)):
         async with Client(broker.url, namespace=namespace) as client:
             run = await client.submit("s", "go")
-            listening = asyncio.create_task(collected(run, []))
-            await reached.wait()
+            heard = asyncio.Event()
+            listening = asyncio.create_task(collected(run, [], heard))
+            await heard.wait()
         with pytest.raises(BrokerUnavailable, match="closed"):
             await listening
         async with Client(broker.url, namespace=namespace) as client:

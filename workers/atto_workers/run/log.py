@@ -78,6 +78,7 @@ class RunLog:
         self._is_silenced = is_silenced
         self._buffer: list[bytes] = []
         self._sent: list[bytes] = []
+        self._confirmed = 0
         self._generation = outbox.connection.stats["reconnects"]
         self._limit = outbox.connection.max_payload - _HEADROOM
 
@@ -112,19 +113,25 @@ class RunLog:
                 return
 
     async def _confirm_once(self) -> None:
-        reconnects = self._outbox.connection.stats["reconnects"]
+        stats = self._outbox.connection.stats
+        reconnects = stats["reconnects"]
         if self._generation != reconnects:
-            for batch in self._sent:
-                await self._outbox.jetstream.publish(self._subject, batch)
+            await self._publish(*self._sent)
             self._generation = reconnects
+        elif not self._buffer and self._confirmed < len(self._sent):
+            await self._publish(self._sent[-1])
         while self._buffer:
-            batch = self._take()
-            # Until the stream has it, it counts as not sent.
+            # If the broker does not answer, everything is published again.
             self._generation, generation = -1, self._generation
-            await self._outbox.jetstream.publish(self._subject, batch)
+            await self._publish(self._take())
             self._generation = generation
-        if self._generation != self._outbox.connection.stats["reconnects"]:
+        if self._generation != stats["reconnects"]:
             raise BrokerUnavailable("the connection was lost while a run's last events were published")
+        self._confirmed = len(self._sent)
+
+    async def _publish(self, *batches: bytes) -> None:
+        for batch in batches:
+            await self._outbox.jetstream.publish(self._subject, batch)
 
     def _take(self) -> bytes:
         """The next batch: as many events as fit into a message."""
