@@ -48,6 +48,7 @@ class Stored(NamedTuple):
     subject: str
     sequence: int
     data: bytes
+    headers: Mapping[str, str]
 
 
 class _ApiError(msgspec.Struct):
@@ -169,7 +170,7 @@ class JetStream:
         return reply
 
     async def last(self, stream: str, subject: str) -> Stored | None:
-        """The last message of a subject, read from the stream's leader, so never a stale one."""
+        """The last message of a subject, read from the stream's leader, so never a stale one. No headers."""
         data = await self.request(f"$JS.API.STREAM.MSG.GET.{stream}", _encode({"last_by_subj": subject}))
         reply = _get_replies.decode(data)
         if reply.error is not None:
@@ -177,7 +178,12 @@ class JetStream:
                 return None
             raise _refused(f"read of {subject}", reply.error)
         message = reply.message
-        return None if message is None else Stored(message.subject, message.seq, message.data)
+        return None if message is None else Stored(message.subject, message.seq, message.data, {})
+
+    async def at(self, stream: str, sequence: int) -> Stored | None:
+        """The message at a sequence. A direct read, as `read`."""
+        messages, _ = await self._direct(stream, {"seq": sequence, "batch": 1})
+        return next((message for message in messages if message.sequence == sequence), None)
 
     async def read(self, stream: str, subject: str, *, start: int = 1) -> AsyncGenerator[Stored, None]:
         """The messages of a subject (wildcards allowed) from sequence `start` on, batch by batch.
@@ -235,7 +241,7 @@ class JetStream:
                 match status(message):
                     case None:
                         subject, sequence = headers["Nats-Subject"], int(headers["Nats-Sequence"])
-                        messages.append(Stored(subject, sequence, message.data))
+                        messages.append(Stored(subject, sequence, message.data, headers))
                     case "204":
                         return messages, int(headers.get("Nats-Num-Pending", "0")) > 0
                     case "404":

@@ -23,6 +23,7 @@ AttoError
 │   ├── BrokerUnavailable       no connection, no answer in time, JetStream off
 │   │   └── NoResponders        nobody listens there: certain, where a time-out is not
 │   ├── BrokerRefused           the broker answered with an error
+│   ├── DeadLetterUnusable      a dead letter cannot be put back
 │   ├── TopologyMissing         the namespace was never declared
 │   ├── TopologyMismatch        the namespace was declared otherwise
 │   └── NoWorkers               nobody answers in the namespace
@@ -200,6 +201,12 @@ class BrokerRefused(OperatorError):
         self.status = status
         self.err_code = err_code
         self.description = description
+
+
+class DeadLetterUnusable(OperatorError):
+    """The dead letter is not there, or is not a turn that could be submitted again."""
+
+    code = "dead_letter_unusable"
 
 
 class TopologyMissing(OperatorError):

@@ -281,6 +281,14 @@ async def test_a_server_that_died_by_itself_is_stopped_without_complaint():
         await until_gone(pid)
 
 
+async def test_a_crashed_server_frees_its_data_while_its_parent_lives(tmp_path, no_patience):
+    async with EmbeddedBroker(tmp_path) as broker:
+        os.kill(broker.pid, signal.SIGKILL)
+        await until_gone(broker.pid)
+        async with EmbeddedBroker(tmp_path):
+            pass
+
+
 async def test_a_paused_server_is_killed_when_the_time_for_a_clean_end_is_over(monkeypatch):
     monkeypatch.setattr("atto.broker.server._GRACE", 0.2)
     async with EmbeddedBroker() as broker:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from atto import events
+from atto import Agent, ScriptedModel, events, tool
+from atto.models import call
 from atto_client import Client
 from atto_workers import Runtime
 from tests.integration.child import agent
@@ -140,3 +141,43 @@ async def _collect(run, seen, half_answered):
         seen.append(event)
         if isinstance(event, events.TextDelta):
             half_answered.set()
+
+
+@pytest.mark.parametrize("at_most_once", [False, True])
+@pytest.mark.leaves_consumers
+async def test_a_tool_that_must_not_run_twice_does_not(worker, client, jetstream, namespace, at_most_once):
+    """The journal of a worker that died in the middle of a tool: the tool began, and never ended."""
+    ran = []
+
+    @tool(at_most_once=at_most_once)
+    def pay() -> str:
+        """Pays."""
+        ran.append("paid")
+        return "paid"
+
+    def model(request):
+        return call("pay") if request.messages[-1].role == "user" else request.messages[-1].content[0].content
+
+    model_completed = (
+        '{"type":"model_completed","seq":2,"step":1,"message":{"role":"assistant","content":'
+        '[{"type":"tool_call","id":"c1","name":"pay"}]}}'
+    )
+    journal = (
+        '{"v":1,"events":[{"type":"run_started","seq":1,"time":"2026-01-01T00:00:00Z","agent":"a"},'
+        f'{model_completed},{{"type":"tool_started","seq":3,"step":1,'
+        '"call":{"type":"tool_call","id":"c1","name":"pay"}}]}'
+    )
+    paying = Agent("paying", ScriptedModel.of(model), tools=[pay])
+    async with worker(paying):
+        pass
+    await jetstream.publish(f"{namespace}.event.s.r1", journal.encode())
+    run = await client.submit("s", "pay", run_id="r1")
+    async with worker(paying):
+        result = await run.result()
+        await client.run("s", "pay again").result()
+    if at_most_once:
+        assert "outcome of this call is unknown" in result.text
+        assert ran == ["paid"]  # by the second turn
+    else:
+        assert result.text == "paid"
+        assert ran == ["paid", "paid"]

@@ -4,9 +4,10 @@
 """
 
 from atto.broker.server import EmbeddedBroker
+from atto_workers.dead_letters import DeadLetter, DeadLetters
 from atto_workers.gateway import RetryPolicy
 from atto_workers.runtime import Runtime
 from atto_workers.topology import Topology
 from atto_workers.worker import Worker
 
-__all__ = ["EmbeddedBroker", "RetryPolicy", "Runtime", "Topology", "Worker"]
+__all__ = ["DeadLetter", "DeadLetters", "EmbeddedBroker", "RetryPolicy", "Runtime", "Topology", "Worker"]

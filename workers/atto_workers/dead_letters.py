@@ -1,9 +1,17 @@
 """The dead-letter stream: turns that could not be run, as they came, with the reason in their headers."""
 
+import contextlib
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
+from typing import Any
 
-from atto.broker.jetstream import MESSAGE_TOO_LARGE, JetStream
-from atto.protocol.errors import BrokerRefused
+import msgspec
+
+from atto.broker.connection import DEFAULT_SERVER, connected
+from atto.broker.jetstream import MESSAGE_TOO_LARGE, NO_MESSAGE, JetStream, Stored
+from atto.protocol.codec import check_depth
+from atto.protocol.errors import BrokerRefused, DeadLetterUnusable, InvalidSessionId, InvalidTurn
+from atto.protocol.ids import decode_session, new_run_id
 from atto.protocol.subjects import Subjects
 from atto_workers.delivery import Delivery, Problem
 
@@ -16,14 +24,85 @@ TIME = "Atto-Time"
 TRUNCATED = "Atto-Truncated"
 
 _REASON_LIMIT = 1000
+_NOT_DELETED = 10057  # JetStream's "message delete failed": it was not there
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A turn that could not be run. `number` names the letter; `code` and `reason` say why it is here.
+
+    `token`: the session's token, or what came in its place. `body`: the turn as it came. `cut_from`: how many
+    bytes it had, if not all of them could be kept.
+    """
+
+    number: int
+    code: str
+    reason: str
+    token: str
+    run_id: str | None
+    time: datetime
+    body: bytes
+    cut_from: int | None = None
 
 
 class DeadLetters:
-    """Files turns under `<ns>.dead.<session>`."""
+    """Files turns under `<ns>.dead.<session>`, and gives them back."""
 
     def __init__(self, jetstream: JetStream, subjects: Subjects) -> None:
         self._jetstream = jetstream
         self._subjects = subjects
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def of(
+        cls, nats: str | list[str] = DEFAULT_SERVER, *, namespace: str = "atto", **options: Any
+    ) -> "AsyncGenerator[DeadLetters, None]":
+        """`async with DeadLetters.of("nats://…") as letters`; `options` are those of `nats.connect`."""
+        arguments: dict[str, Any] = {"name": "atto-dead-letters", **options}
+        async with (
+            connected(nats, on_reconnect=lambda: None, **arguments) as connection,
+            JetStream(connection) as jetstream,
+        ):
+            yield cls(jetstream, Subjects(namespace))
+
+    async def list(self, session: str | None = None) -> AsyncGenerator[DeadLetter, None]:
+        """The letters, oldest first; of one session, if it is named. Raises `BrokerUnavailable`."""
+        subject = self._subjects.dead_letters if session is None else self._subjects.dead(session)
+        reading = self._jetstream.read(self._subjects.dead_stream, subject)
+        async with contextlib.aclosing(reading):
+            async for stored in reading:
+                yield _letter(stored)
+
+    async def show(self, number: int) -> DeadLetter | None:
+        """One letter; None if it is not there."""
+        stored = await self._jetstream.at(self._subjects.dead_stream, number)
+        return None if stored is None else _letter(stored)
+
+    async def requeue(self, number: int) -> str:
+        """Submits the turn again, as a new run, whose id is returned; the letter is gone then.
+
+        Raises `DeadLetterUnusable` for a letter that is not there, was cut, or is no turn of a session, and
+        what a publish raises (`BrokerRefused` if the session's backlog is full): the letter is kept then.
+        """
+        letter = await self.show(number)
+        if letter is None:
+            raise DeadLetterUnusable(f"there is no dead letter {number}")
+        run_id = new_run_id()
+        await self._jetstream.publish(
+            self._subjects.turn(_session_of(letter)),
+            _renamed(letter, run_id),
+            headers={"Nats-Msg-Id": run_id},
+        )
+        await self.drop(number)
+        return run_id
+
+    async def drop(self, number: int) -> None:
+        """Removes a letter for good; no-op if it is not there."""
+        request = {"seq": number, "no_erase": True}
+        try:
+            await self._jetstream.api(f"STREAM.MSG.DELETE.{self._subjects.dead_stream}", request)
+        except BrokerRefused as error:
+            if error.err_code not in {NO_MESSAGE, _NOT_DELETED}:
+                raise
 
     async def file(self, delivery: Delivery, problem: Problem) -> None:
         """Returns once the broker has the letter; filing it again soon is a no-op.
@@ -54,3 +133,37 @@ class DeadLetters:
 def _header(text: str) -> str:
     """One line of ASCII: what a NATS header can hold whatever came in."""
     return " ".join(text[:_REASON_LIMIT].encode("ascii", "backslashreplace").decode().split())
+
+
+def _letter(stored: Stored) -> DeadLetter:
+    headers = stored.headers
+    truncated = headers.get(TRUNCATED)
+    return DeadLetter(
+        number=stored.sequence,
+        code=headers.get(CODE, ""),
+        reason=headers.get(REASON, ""),
+        token=headers.get(SUBJECT, "").rpartition(".")[2],
+        run_id=headers.get(RUN),
+        time=datetime.fromisoformat(headers[TIME]),
+        body=stored.data,
+        cut_from=None if truncated is None else int(truncated),
+    )
+
+
+def _session_of(letter: DeadLetter) -> str:
+    try:
+        return decode_session(letter.token)
+    except InvalidSessionId as error:
+        raise DeadLetterUnusable(f"dead letter {letter.number} belongs to no session: {error}") from None
+
+
+def _renamed(letter: DeadLetter, run_id: str) -> bytes:
+    """The turn under a new run id: under its own it has ended already."""
+    if letter.cut_from is not None:
+        raise DeadLetterUnusable(f"dead letter {letter.number} holds only a part of its turn")
+    try:
+        check_depth(letter.body)
+        turn = msgspec.json.decode(letter.body, type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError, InvalidTurn) as error:
+        raise DeadLetterUnusable(f"dead letter {letter.number} is no JSON object: {error}") from None
+    return msgspec.json.encode({**turn, "run_id": run_id})

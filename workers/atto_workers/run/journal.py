@@ -15,16 +15,21 @@ from atto.protocol.events import (
     StepRestarted,
     TerminalEvent,
     ToolCompleted,
+    ToolStarted,
     is_terminal,
 )
 from atto_client.merge import Merger
 
 
 class StepDone(NamedTuple):
-    """A completed model call, and what its tool calls gave, in the order in which they ended."""
+    """A completed model call, and what its tool calls gave, in the order in which they ended.
+
+    `started`: the ids of calls that were begun; one without a result may have had its effect.
+    """
 
     model: ModelCompleted
     results: dict[str, ToolCompleted]
+    started: set[str]
 
 
 class Progress(Struct):
@@ -71,8 +76,10 @@ def fold(batches: list[EventBatch]) -> Progress:
 def _apply(progress: Progress, event: AnyEvent) -> None:
     match event:
         case ModelCompleted():
-            progress.steps.append(StepDone(event, {}))
-        case ToolCompleted():
+            progress.steps.append(StepDone(event, {}, set()))
+        case ToolStarted() if event.step <= len(progress.steps):
+            progress.steps[event.step - 1].started.add(event.call.id)
+        case ToolCompleted() if event.step <= len(progress.steps):
             progress.steps[event.step - 1].results[event.call_id] = event
         case StepRestarted():
             del progress.steps[event.step - 1 :]

@@ -74,7 +74,7 @@ async def run_loop(
         calls = ToolCalls(
             agent, log, state, step=step, session=snapshot.session, run_id=run_id, metadata=metadata
         )
-        added.append(await calls.results(model.message, {} if done is None else done.results))
+        added.append(await calls.results(model.message, done))
     raise StepsExhausted(f"the model still asks for tools after {agent.max_steps} steps (max_steps)")
 
 

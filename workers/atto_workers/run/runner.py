@@ -11,7 +11,7 @@ import nats.errors
 
 from atto.agents import Agent
 from atto.broker.jetstream import JetStream
-from atto.protocol.errors import BrokerUnavailable, ConcurrentWrite, StoreCorrupt
+from atto.protocol.errors import BrokerRefused, BrokerUnavailable, ConcurrentWrite, StoreCorrupt
 from atto.protocol.events import (
     ModelCompleted,
     RunCompleted,
@@ -97,6 +97,11 @@ class TurnRunner:
                         return
         except commits.GaveUp:
             resident.snapshot = None
+        except Exception as error:  # noqa: BLE001 - a defect of ours costs this turn, not the worker
+            resident.snapshot = None
+            _log.exception("run %s of session %r ended in a defect", delivery.run_id, delivery.session)
+            await self._file(delivery, Problem("internal", f"{type(error).__name__}: {error}"))
+            await self._acknowledge(delivery)
 
     async def _attempt(
         self, delivery: Delivery, content: Content, resident: Resident, scope: RunScope
@@ -205,7 +210,8 @@ class TurnRunner:
         while not delivery.claim.is_lost:
             try:
                 await self._dead_letters.file(delivery, problem)
-            except BrokerUnavailable:
+            except (BrokerUnavailable, BrokerRefused) as error:
+                _log.warning("dead letter of run %s: %s", delivery.run_id, error)
                 await asyncio.sleep(RETRY_PAUSE)
             else:
                 return

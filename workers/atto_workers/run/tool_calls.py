@@ -11,6 +11,7 @@ from atto.protocol.errors import InvalidTurn
 from atto.protocol.events import StateChange, ToolCompleted, ToolStarted
 from atto.protocol.messages import Message, ToolCallPart, ToolResultPart
 from atto.protocol.sessions import apply, compose
+from atto_workers.run.journal import StepDone
 from atto_workers.run.log import RunLog
 
 
@@ -48,13 +49,16 @@ class ToolCalls:
         self._session = session
         self._run_id = run_id
         self._metadata = metadata
+        self._interrupted: set[str] = set()
 
-    async def results(self, message: Message, done: Mapping[str, ToolCompleted]) -> Message:
+    async def results(self, message: Message, done: StepDone | None) -> Message:
         """The results, in the order of the calls. What an earlier attempt has `done` is not done again."""
-        results = dict(done)
-        for change in (event.change for event in done.values()):
-            self._state.apply(change)
-        pending = [call for call in message.tool_calls if call.id not in done]
+        results = {} if done is None else dict(done.results)
+        for event in results.values():
+            self._state.apply(event.change)
+        if done is not None:
+            self._interrupted = done.started - results.keys()
+        pending = [call for call in message.tool_calls if call.id not in results]
         for group in self._groups(pending):
             if len(group) == 1:
                 results[group[0].id] = await self._call(group[0])
@@ -86,7 +90,6 @@ class ToolCalls:
 
     async def _call(self, call: ToolCallPart) -> ToolCompleted:
         log = self._log
-        log.append(ToolStarted(seq=log.next, step=self._step, call=call))
         content, is_error, change = await self._outcome(call)
         event = self._completed(call, content, is_error, change)
         problem = self._unfit(event)
@@ -98,7 +101,7 @@ class ToolCalls:
 
     async def _outcome(self, call: ToolCallPart) -> tuple[Any, bool, StateChange]:
         try:
-            tool = self._tool(call)
+            tool = await self._begin(call)
             view = State(self._state.values)
             context = ToolContext(
                 session=self._session,
@@ -112,6 +115,20 @@ class ToolCalls:
             return content, False, view.changes()
         except ToolError as error:
             return str(error), True, StateChange()
+
+    async def _begin(self, call: ToolCallPart) -> Tool[..., Any]:
+        """Says that the call begins. For a tool that must not run twice, the stream knows before it does."""
+        log = self._log
+        log.append(ToolStarted(seq=log.next, step=self._step, call=call))
+        tool = self._tool(call)
+        if tool.at_most_once:
+            if call.id in self._interrupted:
+                raise ToolError(
+                    "the outcome of this call is unknown: the worker that ran it was lost, and the tool must "
+                    "not run twice. Find out by other means what it did before you call it again"
+                )
+            await log.confirm()
+        return tool
 
     def _tool(self, call: ToolCallPart) -> Tool[..., Any]:
         if call.malformed is not None:
