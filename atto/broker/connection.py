@@ -39,38 +39,58 @@ async def connected(
     `options` are those of `nats.connect` (`user_credentials`, `nkeys_seed`, `tls`, `user`, `password`,
     `token`, `inbox_prefix` …) and win over the defaults.
 
-    Raises `BrokerUnavailable` if the first connection is not made within `connect_timeout` seconds.
+    Raises `BrokerUnavailable` if the first connection is not made within `connect_timeout` seconds, or the
+    broker refuses the credentials.
     """
-    user_callback = options.pop("reconnected_cb", None)
-    last_error: list[Exception] = []
+    arguments: dict[str, Any] = {**_DEFAULTS, "name": name, **options}
+    user_callback = arguments.pop("reconnected_cb", None)
 
     async def reconnected() -> None:
         on_reconnect()
         if user_callback is not None:
             await user_callback()
 
-    async def failed(error: Exception) -> None:
-        repeated = bool(last_error) and str(last_error[0]) == str(error)
-        last_error[:] = [error]
-        _log.log(logging.DEBUG if repeated else logging.WARNING, "connection %s: %r", name, error)
+    made = asyncio.Event()
 
-    connection = Connection()
-    try:
-        async with asyncio.timeout(connect_timeout):
-            arguments: dict[str, Any] = {**_DEFAULTS, "name": name, "error_cb": failed, **options}
-            arguments["reconnected_cb"] = reconnected
-            await connection.connect(servers, **arguments)
-    except (OSError, nats.errors.Error) as error:  # TimeoutError is an OSError
-        await connection.close()
-        why = error if str(error) else (last_error[0] if last_error else error)
-        raise BrokerUnavailable(
-            f"cannot connect to {_shown(servers)}: {str(why) or repr(why)}. "
-            "Is a nats-server running there, and are the credentials right?"
-        ) from error
+    async def failed(error: Exception) -> None:
+        # What prevents the first connection is raised.
+        _log.log(logging.WARNING if made.is_set() else logging.DEBUG, "connection %s: %r", name, error)
+
+    callbacks = {"reconnected_cb": reconnected, "error_cb": failed}
+    connection = await _first_connection(servers, {**callbacks, **arguments}, connect_timeout)
+    made.set()
     try:
         yield connection
     finally:
         await close(connection)
+
+
+async def _first_connection(
+    servers: str | list[str], arguments: dict[str, Any], patience: float
+) -> Connection:
+    """Tries until `patience` seconds have passed, or for nothing if the broker says so."""
+    last: Exception = TimeoutError("no answer in time")
+    once: dict[str, Any] = {**arguments, "allow_reconnect": False}
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience):
+            while True:
+                connection = Connection()
+                try:
+                    # nats-py's own retries would hide why it fails, and go on after a refusal.
+                    await connection.connect(servers, **once)
+                except (OSError, nats.errors.Error) as error:
+                    await close(connection)
+                    last = error
+                    if "authorization" in str(error).lower():
+                        break
+                    await asyncio.sleep(arguments["reconnect_time_wait"])
+                else:
+                    connection.options["allow_reconnect"] = arguments.get("allow_reconnect", True)
+                    return connection
+    raise BrokerUnavailable(
+        f"cannot connect to {_shown(servers)}: {str(last) or repr(last)}. "
+        "Is a nats-server running there, and are the credentials right?"
+    ) from last
 
 
 async def close(connection: Connection) -> None:
