@@ -153,7 +153,9 @@ class JetStream:
         with self._token(resolve) as inbox:
             await self._send(subject, data, inbox, headers)
             try:
-                message = await asyncio.wait_for(future, timeout)
+                # Not `wait_for`: before Python 3.12 it swallows a cancellation that meets the reply.
+                async with asyncio.timeout(timeout):
+                    message = await future
             except TimeoutError:
                 raise BrokerUnavailable(f"no answer from {subject} within {timeout:g} s") from None
         if not message.data and status(message) == "503":
@@ -222,7 +224,8 @@ class JetStream:
             await self._send(subject, data, inbox, None)
             while True:
                 try:
-                    message = await asyncio.wait_for(arrivals.get(), gap)
+                    async with asyncio.timeout(gap):
+                        message = await arrivals.get()
                 except TimeoutError:
                     raise BrokerUnavailable(f"no answer from {subject} within {gap:g} s") from None
                 if message is None:

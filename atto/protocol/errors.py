@@ -26,7 +26,9 @@ AttoError
 │   ├── DeadLetterUnusable      a dead letter cannot be put back
 │   ├── TopologyMissing         the namespace was never declared
 │   ├── TopologyMismatch        the namespace was declared otherwise
-│   └── NoWorkers               nobody answers in the namespace
+│   ├── NoWorkers               nobody answers in the namespace
+│   ├── UnknownStore            the store's URL is none that atto knows
+│   └── StoreMismatch           what lies there is no store of this release
 ├── ToolError                   the model: the message is the tool call's error result, the run goes on
 │   ├── ToolArgumentsInvalid
 │   ├── ToolTimeout
@@ -225,6 +227,18 @@ class NoWorkers(OperatorError):
     """No worker of the namespace answers: start one."""
 
     code = "no_workers"
+
+
+class UnknownStore(OperatorError):
+    """The store's URL is none that atto knows: `memory:`, `sqlite:///sessions.db`, `nats-kv`, `postgres://…`."""
+
+    code = "unknown_store"
+
+
+class StoreMismatch(OperatorError):
+    """What lies at the store's place is another program's or a newer release's; it is left untouched."""
+
+    code = "store_mismatch"
 
 
 class ToolError(AttoError):

@@ -93,11 +93,18 @@ class Steward:
 
     async def release_all(self) -> None:
         """Hands every partition back: what runs may finish within the grace time."""
+        under_way = list(self._releases.values())
         async with asyncio.TaskGroup() as tasks:
-            for partition in list(self.claims):
-                if partition not in self._releases:
-                    tasks.create_task(self._release(partition))
-        await asyncio.gather(*self._releases.values())
+            for partition in self.claims.keys() - self._releases.keys():
+                tasks.create_task(self._release(partition))
+        await asyncio.gather(*under_way)
+        try:
+            # A claim may have been under way when the steward was stopped.
+            for owner in (await self._ownership.owners()).values():
+                if owner.worker == self._worker:
+                    await self._ownership.remove(owner.consumer)
+        except (BrokerUnavailable, BrokerRefused) as error:
+            _log.warning("what %s still owns is left to be taken over: %s", self._worker, error)
         await self._presence.announce()
 
     async def _take(self, vacant: dict[PartitionKey, Owner | None]) -> None:

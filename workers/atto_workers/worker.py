@@ -168,7 +168,7 @@ class Worker:
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
 
         def serve(work: Coroutine[Any, Any, None], name: str) -> None:
-            stack.callback(tasks.create_task(work, name=name).cancel)
+            stack.push_async_callback(_stopped, tasks.create_task(work, name=name))
 
         outbox = Outbox(jetstream)
         serve(outbox.serve(), "outbox")
@@ -270,3 +270,9 @@ class Worker:
         while True:
             await asyncio.sleep(PASSIVATION_PERIOD)
             self._idle_sessions.sweep()
+
+
+async def _stopped(task: asyncio.Task[None]) -> None:
+    """Cancels a service and waits for its end, so that what it was about is over when the next part stops."""
+    task.cancel()
+    await asyncio.wait([task])

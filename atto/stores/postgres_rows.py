@@ -1,0 +1,80 @@
+"""Snapshots as the rows of Postgres, and back."""
+
+import itertools
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+import msgspec
+from msgspec import Raw
+from msgspec.structs import replace
+
+from atto.protocol.errors import StoreCorrupt
+from atto.protocol.messages import Message
+from atto.protocol.sessions import RunRecord, Snapshot
+from atto.stores.encoding import EncodedCommit, NotStorable, decode_state, reading
+
+_encoder = msgspec.json.Encoder()
+_turns = msgspec.json.Decoder(tuple[Message, ...])
+_runs = msgspec.json.Decoder(RunRecord)
+
+
+class Place(NamedTuple):
+    """The token of a snapshot: which life of the session it is of, and the JSON of its state."""
+
+    generation: UUID
+    state: Raw
+
+
+class Turn(NamedTuple):
+    """A row of the commits to be inserted."""
+
+    version: int
+    run: str | None
+    messages: str
+
+
+def text(data: bytes | Raw) -> str:
+    """JSON as Postgres takes it."""
+    return str(data, "utf-8")
+
+
+def joined(added: EncodedCommit) -> str:
+    """The messages of a commit as one array."""
+    return text(b"[" + b",".join(added.messages) + b"]")
+
+
+def newest_run(saved: Snapshot) -> str:
+    """The record of the run that `saved` is after."""
+    return text(_encoder.encode(saved.runs[-1]))
+
+
+def past_turns(snapshot: Snapshot) -> list[Turn]:
+    """The recent runs of an imported session, as rows without messages.
+
+    Raises `NotStorable` for what is no snapshot of a session.
+    """
+    first = snapshot.version - len(snapshot.runs) + 1
+    if snapshot.version == 0:
+        raise NotStorable(f"session {snapshot.session!r} has no commit: there is nothing to put")
+    if first < 1:
+        raise NotStorable(f"session {snapshot.session!r} has more runs than its version {snapshot.version}")
+    records = map(text, map(_encoder.encode, snapshot.runs))
+    return [Turn(version, record, "[]") for version, record in enumerate(records, first)]
+
+
+def at_place(snapshot: Snapshot, place: Place) -> Snapshot:
+    """The snapshot with its token, and with a state of its own."""
+    return replace(snapshot, state=decode_state(place.state), token=place)
+
+
+def snapshot_of(session: str, row: asyncpg.Record) -> Snapshot:
+    """A row of the statement `load`. Raises `StoreCorrupt`, also if messages are missing."""
+    place = Place(row["generation"], Raw(row["state"].encode()))
+    with reading(session):
+        messages = tuple(itertools.chain.from_iterable(map(_turns.decode, row["turns"])))
+        runs = tuple(map(_runs.decode, reversed(row["newest_runs"])))
+        if len(messages) != row["messages"]:
+            raise StoreCorrupt(f"session {session!r} has {len(messages)} messages of {row['messages']}")
+        snapshot = Snapshot(session=session, version=row["version"], messages=messages, runs=runs)
+        return at_place(snapshot, place)

@@ -1,0 +1,61 @@
+"""The end of a chaos run: a fresh client reads every session, and listens once more to a sample of the runs."""
+
+import asyncio
+import random
+from pathlib import Path
+
+from atto.protocol.errors import AttoError
+from atto.protocol.ids import decode_session
+from atto_client import Client
+from tests.chaos.caller import Caller
+from tests.chaos.history import History, read_history
+from tests.chaos.records import Recorder, Stored, now
+
+AT_ONCE = 16
+LATE_LISTENERS = 4
+"""Runs of each session that are listened to from the first event after everything has ended."""
+PATIENCE = 10.0
+
+
+async def audit(url: str, namespace: str, directory: Path, seed: int) -> None:
+    """Leaves its lines beside those of the others."""
+    chance = random.Random(f"audit {seed}")
+    sessions = sorted((directory / "sessions").iterdir())
+    async with Client(url, namespace=namespace) as client:
+        caller = Caller(client, directory, "late", Recorder(directory / "clients" / "late.jsonl"))
+        slots = asyncio.Semaphore(AT_ONCE)
+        async with asyncio.TaskGroup() as tasks:
+            for session in sessions:
+                await slots.acquire()
+                task = tasks.create_task(_audit_session(caller, session, chance))
+                task.add_done_callback(lambda _: slots.release())
+
+
+async def _audit_session(caller: Caller, directory: Path, chance: random.Random) -> None:
+    history = read_history(directory)
+    recorder = Recorder(directory / "stored.jsonl")
+    for _ in range(3):
+        try:
+            snapshot = await caller.client.snapshot(decode_session(directory.name))
+        except AttoError:
+            await asyncio.sleep(1)
+        else:
+            recorder.add(
+                Stored(t=now(), version=snapshot.version, messages=snapshot.messages, state=snapshot.state)
+            )
+            break
+    recorder.close()
+    await _listen_late(caller, history, chance)
+
+
+async def _listen_late(caller: Caller, history: History, chance: random.Random) -> None:
+    ended = sorted({one.label for one in history.listeners.values() if one.terminal is not None})
+    session = caller.session(history.session)
+    for label in chance.sample(ended, min(LATE_LISTENERS, len(ended))):
+        run = caller.client.attach(history.session, history.turns[label].run)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await caller.hear(session, label, run).to_end()
+        except TimeoutError:
+            pass
+    session.recorder.close()

@@ -1,0 +1,183 @@
+"""The processes of a chaos run: one broker, some workers, the clients; most behind a proxy of their own."""
+
+import asyncio
+import contextlib
+import random
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from atto.broker.server import EmbeddedBroker
+from tests.chaos.plan import CLIENTS, Plan
+from tests.integration.proxy import Proxy
+
+START_PATIENCE = 30.0
+STOP_PATIENCE = 30.0
+CLIENTS_PATIENCE = 120.0
+"""Seconds in which clients say what they have to say, and hear what they wait for."""
+_PORTS = range(20000, 30000)
+"""Below those that the system gives to outgoing connections, so that none of them takes the port of a broker
+that is down."""
+
+
+class Child:
+    """A process, and the proxy through which it reaches the broker (None: it goes straight there)."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process, proxy: Proxy | None) -> None:
+        self.name = name
+        self.process = process
+        self.pid = process.pid
+        self.proxy = proxy
+        self.busy = False
+        """Whether a fault has its hands on it."""
+
+    def tell(self, command: str) -> None:
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.write(f"{command}\n".encode())
+
+    def signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+
+class Fleet:
+    """`async with Fleet(plan) as fleet`: all of it runs; at the end nothing of it does.
+
+    `mishaps`: what processes did that no fault explains.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.port = _free_port()
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self.workers: list[Child] = []
+        self.clients: list[Child] = []
+        self.mishaps: list[str] = []
+        self.started = 0
+        self._generations = [0] * CLIENTS
+        self._broker = self._new_broker()
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> "Fleet":
+        await self._broker.__aenter__()
+        self._stack.push_async_callback(self.kill_broker)
+        self._stack.push_async_callback(self._kill_all)
+        try:
+            await asyncio.gather(*(self.start_worker() for _ in range(self.plan.workers)))
+            for index in range(CLIENTS):
+                await self.start_client(index)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def start_worker(self) -> Child:
+        """Returns when it takes turns, or has ended."""
+        name = f"worker-{self.started}"
+        # Half of the workers are not proxied: the proxies share a process with one another.
+        child = await self._start(
+            name, "tests.chaos.worker_process", [name], proxied=self.started % 2 == 0, stdout=True
+        )
+        self.workers.append(child)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_PATIENCE):
+                await child.process.stdout.readline()
+        return child
+
+    async def start_client(self, index: int) -> Child:
+        """The next generation of client `index`: it takes up what the one before left."""
+        generation = self._generations[index]
+        self._generations[index] += 1
+        child = await self._start(
+            f"client-{index}-{generation}",
+            "tests.chaos.clients",
+            [str(index), str(generation)],
+            proxied=index == 0,
+        )
+        self.clients.append(child)
+        return child
+
+    def index_of(self, client: Child) -> int:
+        return int(client.name.split("-")[1])
+
+    async def stop_workers(self) -> None:
+        """As an operator would."""
+        for worker in self.workers:
+            worker.signal(signal.SIGTERM)
+        await asyncio.gather(*(self.gone(worker, expected={0}) for worker in self.workers))
+
+    async def gone(self, child: Child, *, expected: set[int], patience: float = STOP_PATIENCE) -> None:
+        """Waits for the end of a process, and notes one that is not as it should be."""
+        try:
+            async with asyncio.timeout(patience):
+                code = await child.process.wait()
+        except TimeoutError:
+            self.mishaps.append(f"{child.name} did not end within {patience:g} s of its stop")
+            child.process.kill()
+            code = await child.process.wait()
+        else:
+            if code not in expected:
+                self.mishaps.append(f"{child.name} ended with {code}: {self._log_tail(child)}")
+        self.workers = [worker for worker in self.workers if worker is not child]
+        self.clients = [client for client in self.clients if client is not child]
+        if child.proxy is not None:
+            await child.proxy.__aexit__(None, None, None)
+
+    async def kill_broker(self) -> None:
+        await self._broker.kill()
+
+    async def restart_broker(self) -> None:
+        """On the same data and the same port."""
+        self._broker = self._new_broker()
+        await self._broker.__aenter__()
+
+    def _new_broker(self) -> EmbeddedBroker:
+        return EmbeddedBroker(self.plan.path / "broker", port=self.port)
+
+    async def _start(
+        self, name: str, module: str, arguments: list[str], *, proxied: bool, stdout: bool = False
+    ) -> Child:
+        self.started += stdout
+        proxy = Proxy(self.url) if proxied else None
+        if proxy is not None:
+            await proxy.__aenter__()
+        url = self.url if proxy is None else proxy.url
+        with self._log(name).open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", module, self.plan.directory, *arguments, url),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE if stdout else log,
+                stderr=log,
+            )
+        return Child(name, process, proxy)
+
+    async def _kill_all(self) -> None:
+        for child in [*self.workers, *self.clients]:
+            with contextlib.suppress(ProcessLookupError):
+                child.process.kill()
+            await child.process.wait()
+            if child.proxy is not None:
+                await child.proxy.__aexit__(None, None, None)
+
+    def _log(self, name: str) -> Path:
+        directory = self.plan.path / "logs"
+        directory.mkdir(exist_ok=True)
+        return directory / f"{name}.log"
+
+    def _log_tail(self, child: Child) -> str:
+        return self._log(child.name).read_text(errors="replace")[-2000:]
+
+
+def _free_port() -> int:
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no free port")
