@@ -1,6 +1,7 @@
 """What a session store is to atto."""
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from atto.protocol.sessions import Commit, Snapshot
@@ -31,10 +32,25 @@ class SessionStore(Protocol):
         """
         ...
 
-    async def delete(self, session: str) -> None:
-        """Removes every trace of the session; no-op if there is none. Writers from before it lose."""
+    async def put(self, snapshot: Snapshot) -> Snapshot:
+        """Creates a session that is not there as `snapshot` says: version, history, state, recent runs.
+
+        For imports. Raises `ConcurrentWrite`, with nothing changed, if there is such a session;
+        `StoreUnavailable` if the outcome is unknown.
+        """
         ...
 
-    def sessions(self, *, after: str = "") -> AsyncIterator[str]:
-        """The ids of all sessions that come after `after`, in a stable order of the store's own."""
+    async def delete(self, session: str, *, idle_since: datetime | None = None) -> bool:
+        """Removes every trace of the session, and tells whether there was one. Writers from before it lose.
+
+        With `idle_since` only if its last commit is older than that; decided and done in one step, so that
+        no turn that is committed meanwhile is lost.
+        """
+        ...
+
+    def sessions(self, *, after: str = "", idle_since: datetime | None = None) -> AsyncIterator[str]:
+        """The ids of all sessions that come after `after`, in the order of their code points.
+
+        With `idle_since` only of those whose last commit is older than that.
+        """
         ...

@@ -307,7 +307,8 @@ async def test_hung_sync_tools_take_no_threads_from_others():
     try:
         assert {type(error) for error in hung} == {ToolTimeout}
         assert await call(quick) == "quick"
-        assert await asyncio.wait_for(asyncio.to_thread(lambda: "pool"), 30) == "pool"
+        async with asyncio.timeout(30):
+            assert await asyncio.to_thread(lambda: "pool") == "pool"
     finally:
         release.set()
 
