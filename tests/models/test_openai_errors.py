@@ -14,6 +14,11 @@ from .chat_server import CUT, DONE, answer, calls, delta, finish, piece, sse
 from .conftest import KEY
 
 
+async def within(happening) -> None:
+    async with asyncio.timeout(5):
+        await happening
+
+
 async def failure(ask, model):
     with pytest.raises(ModelError) as caught:
         await ask(model)
@@ -67,7 +72,7 @@ async def test_a_server_that_says_nothing_for_too_long(server, ask):
     model = OpenAIChat("m", api_key=KEY, base_url=server.url, read_timeout=0.05)
     server.reply(sse(delta(content="a")), asyncio.Event())
     assert (await failure(ask, model)).transient
-    await asyncio.wait_for(server.gone.wait(), 5)
+    await within(server.gone.wait())
     await model.aclose()
 
 
@@ -80,22 +85,22 @@ async def test_cancelling_closes_the_connection(server, model, request_hi):
             seen.set()
 
     task = asyncio.create_task(listen())
-    await asyncio.wait_for(seen.wait(), 5)
+    await within(seen.wait())
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.wait_for(server.gone.wait(), 5)
+    await within(server.gone.wait())
     assert server.open == 0
 
 
 async def test_cancelling_before_the_first_byte_closes_the_connection(server, model, ask):
     server.reply(asyncio.Event())
     task = asyncio.create_task(ask(model))
-    await asyncio.wait_for(server.arrived.wait(), 5)
+    await within(server.arrived.wait())
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.wait_for(server.gone.wait(), 5)
+    await within(server.gone.wait())
 
 
 async def test_closing_early_closes_the_connection_and_touches_no_other(server, model, ask, request_hi):
@@ -106,7 +111,7 @@ async def test_closing_early_closes_the_connection_and_touches_no_other(server, 
         server.reply(sse(delta(content="x")), asyncio.Event())
         async with aclosing(model.stream(request_hi)) as chunks:
             assert await anext(chunks) == TextChunk("x")
-        await asyncio.wait_for(server.gone.wait(), 5)
+        await within(server.gone.wait())
         go.set()
         assert [chunk.text async for chunk in other if isinstance(chunk, TextChunk)] == ["b"]
 

@@ -70,6 +70,27 @@ def pooled_dsn(postgres_dsn, pooler):
     return parts._replace(netloc=f"{parts.username}@127.0.0.1:{pooler.port}").geturl()
 
 
+class Tables:
+    """The test's tables, behind the store's back: `{p}` is their prefix."""
+
+    def __init__(self, connection, prefix):
+        self.connection, self.prefix = connection, prefix
+
+    async def execute(self, sql, *arguments):
+        return await self.connection.execute(sql.replace("{p}", self.prefix), *arguments)
+
+    async def fetch(self, sql, *arguments):
+        return [tuple(row) for row in await self.connection.fetch(sql.replace("{p}", self.prefix), *arguments)]
+
+    async def value(self, sql, *arguments):
+        return await self.connection.fetchval(sql.replace("{p}", self.prefix), *arguments)
+
+
+@pytest.fixture
+def tables(database, table_prefix):
+    return Tables(database, table_prefix)
+
+
 @pytest.fixture
 async def store(postgres_dsn, table_prefix):
     async with PostgresStore(postgres_dsn, table_prefix=table_prefix) as store:
@@ -92,11 +113,11 @@ async def test_ten_workers_may_create_the_tables_at_once(postgres_dsn, table_pre
         assert [await store.load("s") for store in stores] == [saved] * 10
     finally:
         await asyncio.gather(*(store.__aexit__(None, None, None) for store in stores))
-    assert await database.fetchval(f"SELECT array_agg(version) FROM {table_prefix}schema") == [1]
+    assert await database.fetchval("SELECT array_agg(version) FROM {p}schema") == [1]
 
 
 async def test_tables_of_a_newer_release_are_left_alone(postgres_dsn, table_prefix, store, database):
-    await database.execute(f"INSERT INTO {table_prefix}schema (version) VALUES (2)")
+    await database.execute("INSERT INTO {p}schema (version) VALUES (2)")
     with pytest.raises(StoreMismatch, match="of version 2, this release knows version 1"):
         await PostgresStore(postgres_dsn, table_prefix=table_prefix).__aenter__()
 
@@ -107,7 +128,7 @@ async def test_who_may_not_create_tables_can_use_those_that_are_there(
     role = f"{table_prefix}role"
     await database.execute(f"CREATE ROLE {role} LOGIN")
     await database.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-    await database.execute(f"GRANT SELECT ON {table_prefix}schema TO {role}")
+    await database.execute("GRANT SELECT ON {p}schema TO {role}")
     parts = urlsplit(postgres_dsn)
     dsn = parts._replace(netloc=f"{role}:secret-word@{parts.hostname}:{parts.port}").geturl()
     try:
@@ -191,28 +212,28 @@ async def test_5000_turns_are_loaded_at_once(store):
 async def test_a_person_can_read_and_query_what_is_stored(store, database, table_prefix):
     await committed(store, "ann@example.com", 3, size=2)
     row = await database.fetchrow(
-        f"SELECT encode(id, 'escape') AS id, version, messages, state->>'n' AS n FROM {table_prefix}sessions"
+        "SELECT encode(id, 'escape') AS id, version, messages, state->>'n' AS n FROM {p}sessions"
     )
     assert tuple(row) == ("ann@example.com", 3, 6, "2")
     turns = await database.fetch(
-        "SELECT run->>'run_id' AS run, messages->1->'content'->0->>'text' AS answer "
-        f"FROM {table_prefix}commits JOIN {table_prefix}sessions USING (generation) "
-        "WHERE id = 'ann@example.com' ORDER BY commits.version".replace("commits.", f"{table_prefix}commits.")
+        "SELECT run->>'run_id' AS run, turn.messages->1->'content'->0->>'text' AS answer "
+        "FROM {p}sessions JOIN {p}commits AS turn USING (generation) "
+        "WHERE id = 'ann@example.com' ORDER BY turn.version"
     )
     assert [tuple(turn) for turn in turns] == [("run-0", "aa"), ("run-1", "aa"), ("run-2", "aa")]
 
 
 async def test_a_session_deleted_by_hand_leaves_no_commits(store, database, table_prefix):
     saved = await committed(store, "s", 3)
-    await database.execute(f"DELETE FROM {table_prefix}sessions WHERE id = 's'")
-    assert await database.fetchval(f"SELECT count(*) FROM {table_prefix}commits") == 0
+    await database.execute("DELETE FROM {p}sessions WHERE id = 's'")
+    assert await database.fetchval("SELECT count(*) FROM {p}commits") == 0
     with pytest.raises(ConcurrentWrite):
         await store.save(saved, commit("run"))
 
 
 async def test_a_commit_that_is_missing_is_never_skipped(store, database, table_prefix):
     await committed(store, "s", 5)
-    await database.execute(f"DELETE FROM {table_prefix}commits WHERE version = 3")
+    await database.execute("DELETE FROM {p}commits WHERE version = 3")
     with pytest.raises(StoreCorrupt, match="8 messages of 10"):
         await store.load("s")
 
@@ -223,7 +244,7 @@ async def test_a_commit_that_is_missing_is_never_skipped(store, database, table_
 )
 async def test_what_is_no_snapshot_is_corrupt(store, database, table_prefix, table, column, value):
     await committed(store, "s", 5)
-    await database.execute(f"UPDATE {table_prefix}{table} SET {column} = '{value}'")
+    await database.execute("UPDATE {p}{table} SET {column} = '{value}'")
     with pytest.raises(StoreCorrupt, match="'s'"):
         await store.load("s")
 
@@ -288,7 +309,7 @@ async def test_only_idle_sessions_are_listed_and_deleted(store, database, table_
     for session in ("idle", "busy"):
         await committed(store, session, 2)
     await database.execute(
-        f"UPDATE {table_prefix}sessions SET committed_at = now() - interval '30 days' WHERE id = 'idle'"
+        "UPDATE {p}sessions SET committed_at = now() - interval '30 days' WHERE id = 'idle'"
     )
     week_ago = datetime.now(UTC) - timedelta(days=7)
     assert [session async for session in store.sessions()] == ["busy", "idle"]
@@ -301,9 +322,9 @@ async def test_only_idle_sessions_are_listed_and_deleted(store, database, table_
 async def test_a_session_that_a_commit_wakes_up_is_not_deleted_as_idle(store, database, table_prefix):
     """The delete waits for the row that a commit has locked, and must then look at it again."""
     saved = await committed(store, "s", 2)
-    await database.execute(f"UPDATE {table_prefix}sessions SET committed_at = now() - interval '30 days'")
+    await database.execute("UPDATE {p}sessions SET committed_at = now() - interval '30 days'")
     async with database.transaction():
-        await database.execute(f"UPDATE {table_prefix}sessions SET committed_at = now()")
+        await database.execute("UPDATE {p}sessions SET committed_at = now()")
         delete = asyncio.create_task(store.delete("s", idle_since=datetime.now(UTC) - timedelta(days=7)))
         while not await database.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
             await asyncio.sleep(0)
