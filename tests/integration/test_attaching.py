@@ -11,6 +11,7 @@ from atto.models import FinishChunk, ScriptedModel, Stall, TextChunk
 from atto_client import BrokerUnavailable, Client, NoWorkers, TopologyMissing
 from atto_client import listener as listeners
 from atto_workers import Topology, Worker
+from atto_workers.topology import stream_info
 from tests.integration.proxy import Proxy
 
 
@@ -103,6 +104,7 @@ async def test_a_restarted_broker_costs_no_turn_and_no_event(tmp_path: Path):
                 assert (await queued.result()).version == 2
                 assert (await client.run("s", "three").result()).version == 3
                 assert (await client.snapshot("s")).version == 3
+                await _all_streams_are_there(client)
                 await worker.__aexit__(None, None, None)
                 await client.__aexit__(None, None, None)
 
@@ -164,6 +166,13 @@ async def test_what_is_missing_is_said(broker, namespace, worker):
     with pytest.raises(BrokerUnavailable, match="Is a nats-server running"):
         async with Client("nats://127.0.0.1:1", connect_timeout=0.3):
             pass
+
+
+async def _all_streams_are_there(client):
+    """A worker that outlived the broker's restart must still be able to tell who lives."""
+    names = ["atto-TURNS", "atto-EVENTS", "atto-CANCELS", "atto-DEAD", "KV_atto-sessions", "KV_atto-members"]
+    for name in names:
+        assert await stream_info(client._jetstream, name) is not None, name
 
 
 async def _deaf(self, message):

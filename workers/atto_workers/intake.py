@@ -166,8 +166,9 @@ class Intake:
         pulling.asked = max(0, pulling.asked - 1)
         pulling.heard = asyncio.get_running_loop().time()
         if place.sequence not in pulling.claim.held:
+            delivery = Delivery(pulling.claim, place, message, self._subjects)
             self._held += 1
-            self._deliver(Delivery(pulling.claim, place, message, self._subjects))
+            self._deliver(delivery)
         await self._pull(pulling)
 
     def _hear_status(self, message: Msg, code: str) -> None:

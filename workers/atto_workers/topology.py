@@ -170,12 +170,14 @@ class Topology:
         )
 
     def _members_config(self) -> dict[str, Any]:
-        """Who is here: keys that expire unless they are renewed, so nothing worth a disk."""
+        """Who is here: keys that expire unless they are renewed.
+
+        On disk, for a stream in memory is gone, with its configuration, when the server starts again.
+        """
         bucket = self.subjects.members_bucket
         return self._stream(
             f"KV_{bucket}",
             f"$KV.{bucket}.>",
-            storage="memory",
             max_msgs_per_subject=1,
             allow_msg_ttl=True,
             allow_rollup_hdrs=True,
