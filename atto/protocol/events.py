@@ -87,6 +87,12 @@ class StepRestarted(Event, frozen=True, kw_only=True, tag="step_restarted"):
     reason: str
 
 
+class RunInterrupted(Event, frozen=True, kw_only=True, tag="run_interrupted"):
+    """The worker let go of the run; another one goes on with it. Nothing is void yet."""
+
+    reason: str
+
+
 class RunCompleted(Event, frozen=True, kw_only=True, tag="run_completed"):
     """Terminal: the answer, committed to the session as `version`."""
 
@@ -140,6 +146,7 @@ AnyEvent: TypeAlias = (
     | ToolStarted
     | ToolCompleted
     | StepRestarted
+    | RunInterrupted
     | TerminalEvent
     | UnknownEvent
 )

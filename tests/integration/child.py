@@ -6,6 +6,7 @@ model call, after half of the answer, if the user says `stall`; a tool's effect 
 
 import asyncio
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -61,8 +62,16 @@ async def run_runtime(data_dir: str, effects: str) -> None:
         await run.result()
 
 
+def _say_draining(record: logging.LogRecord) -> bool:
+    if "drains" in record.msg:
+        say(draining=True)
+    return record.levelno >= logging.WARNING
+
+
 async def run_worker(url: str, namespace: str, effects: str) -> None:
     topology = Topology(namespace, partitions=8)
+    logging.getLogger("atto.worker").addFilter(_say_draining)
+    logging.getLogger("atto.worker").setLevel(logging.INFO)
     worker = Worker(agent(Path(effects), stalls=True), nats=url, topology=topology, grace=5.0)
     await worker.serve(on_ready=lambda: say(pid=os.getpid()))
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from atto import events
-from atto.models import FinishChunk, ScriptedModel, Stall, TextChunk
+from atto import Agent, events, tool
+from atto.models import FinishChunk, ScriptedModel, Stall, TextChunk, call
+from atto.protocol.events import is_terminal
 from atto_client import Client
-from atto_workers import Topology
+from atto_workers import Topology, steward
 from tests.integration.child import agent
 from tests.integration.histories import check_history
 from tests.integration.processes import child
@@ -104,6 +105,39 @@ async def test_what_does_not_end_within_the_grace_time_goes_on_elsewhere(worker,
         seen = [event async for event in run]
     assert seen[-1].text == "1: go"
     assert any(isinstance(event, events.StepRestarted) for event in seen)
+
+
+async def test_a_tool_that_ignores_its_cancellation_does_not_hold_up_the_hand_over(
+    worker, client, namespace, monkeypatch
+):
+    monkeypatch.setattr(steward, "STOP_PATIENCE", 0.1)
+    release, stuck = asyncio.Event(), asyncio.Event()
+
+    @tool(timeout=None)
+    async def stubborn() -> str:
+        """Does not listen."""
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                stuck.set()
+                await release.wait()
+        return "done"
+
+    def model(request):
+        return call("stubborn") if request.messages[-1].role == "user" else "late"
+
+    hanging = worker(
+        Agent("stubborn", ScriptedModel.of(model), tools=[stubborn]), topology=topology(namespace), grace=0.1
+    )
+    async with hanging:
+        run = await client.submit("s", "go")
+        await stuck.wait()
+        leaving = asyncio.create_task(hanging._steward.release_all())
+        async with asyncio.timeout(5):
+            await leaving
+        release.set()
+    async with worker(echo, topology=topology(namespace)):
+        seen = [event async for event in run]
+    assert [event for event in seen if is_terminal(event)] == [seen[-1]]
 
 
 @pytest.mark.leaves_consumers

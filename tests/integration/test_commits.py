@@ -211,6 +211,52 @@ async def test_a_turn_that_takes_its_worker_down_again_and_again_is_a_dead_lette
     assert b"poison" in data
 
 
+async def test_attempts_that_their_worker_let_go_of_do_not_count(worker, client, jetstream, namespace):
+    model = ScriptedModel.of(count)
+    async with worker(model):
+        pass
+    run = await client.submit("s", "hi", run_id="r")
+    for attempt in range(1, 11):
+        first = 2 * attempt - 1
+        body = (
+            f'{{"v":1,"attempt":{attempt},"since":{first},"events":[{{"type":"run_started","seq":{first},'
+            f'"attempt":{attempt},"time":"2026-01-01T00:00:00Z","agent":"tester"}},'
+            f'{{"type":"run_interrupted","seq":{first + 1},"reason":"x"}}]}}'
+        )
+        await jetstream.publish(f"{namespace}.event.s.r", body.encode())
+    async with worker(model):
+        assert (await run.result()).text == "1"
+
+
+async def test_an_answer_in_one_huge_piece_is_cut_into_deltas(worker, client):
+    async with worker(lambda _: [TextChunk("x" * 500_000), FinishChunk("stop")]):
+        seen = [event async for event in client.run("s", "hi")]
+    deltas = [event.text for event in seen if isinstance(event, events.TextDelta)]
+    assert len(deltas) > 10
+    assert "".join(deltas) == seen[-1].text == "x" * 500_000
+
+
+async def test_an_answer_beyond_the_message_size_fails_its_run(worker, client):
+    answers = [[TextChunk("x" * 1_500_000), FinishChunk("stop")], "fine"]
+    async with worker(ScriptedModel(*answers)):
+        with pytest.raises(RunFailed, match="ask for less") as failure:
+            await client.run("s", "hi").result()
+        assert (await client.run("s", "hi").result()).text == "fine"
+    assert failure.value.reason == "model_error"
+
+
+async def test_what_a_defect_says_travels_whatever_it_is(worker, client, jetstream, namespace):
+    class Odd(MemoryStore):
+        async def save(self, base, commit):
+            raise RuntimeError("\ud800" + "x" * 2_000_000)
+
+    async with worker(count, store=Odd()):
+        with pytest.raises(RunFailed) as failure:
+            await client.run("s", "hi").result()
+        [(_, headers, _)] = await dead_letters(jetstream, namespace)
+    assert failure.value.reason == headers["Atto-Code"] == "internal"
+
+
 async def test_what_an_agent_does_wrong_fails_its_run_and_nothing_else(worker, client):
     def instruction(state):
         raise KeyError("oops")

@@ -105,6 +105,21 @@ async def test_a_worker_leaves_on_sigterm_and_the_next_one_goes_on(broker, names
 
 
 @pytest.mark.leaves_consumers
+async def test_a_second_signal_ends_a_draining_worker_at_once(broker, namespace, worker, tmp_path: Path):
+    async with asyncio.timeout(60), Client(broker.url, namespace=namespace) as client:
+        async with child("worker", broker.url, namespace, tmp_path / "effects") as first:
+            await first.said("pid")
+            run = await client.submit("s", "stall")
+            await first.said("stalled")
+            first.process.send_signal(signal.SIGINT)
+            await first.said("draining")
+            first.process.send_signal(signal.SIGTERM)
+            assert await first.process.wait() == 128 + signal.SIGTERM
+        async with worker(agent(tmp_path / "effects", stalls=False), topology=None, namespace=namespace):
+            assert (await run.result()).version == 1
+
+
+@pytest.mark.leaves_consumers
 async def test_an_interrupted_run_and_what_is_queued_behind_it_go_on_in_order(
     broker, namespace, tmp_path: Path, worker
 ):

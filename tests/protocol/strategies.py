@@ -110,6 +110,7 @@ events: st.SearchStrategy[e.AnyEvent] = st.one_of(
         change=changes,
     ),
     st.builds(e.StepRestarted, seq=seqs, step=steps, reason=texts),
+    st.builds(e.RunInterrupted, seq=seqs, reason=texts),
     terminal_events,
 )
 """Of every type that this release writes."""

@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import asyncpg
 import pytest
@@ -20,17 +21,33 @@ async def postgres_dsn() -> AsyncGenerator[str]:
         yield postgres.dsn
 
 
+class Tables:
+    """The tables of a test, behind the store's back: `{p}` stands for their prefix."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self.connection = connection
+        self.prefix = f"t_{secrets.token_hex(6)}_"
+
+    async def execute(self, sql: str) -> None:
+        await self.connection.execute(sql.replace("{p}", self.prefix))
+
+    async def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        return [tuple(row) for row in await self.connection.fetch(sql.replace("{p}", self.prefix))]
+
+    async def value(self, sql: str) -> Any:
+        return await self.connection.fetchval(sql.replace("{p}", self.prefix))
+
+
 @pytest.fixture
-async def database(postgres_dsn: str) -> AsyncGenerator[asyncpg.Connection]:
-    """A plain connection, to look behind a store's back."""
+async def tables(postgres_dsn: str) -> AsyncGenerator[Tables]:
+    """Not there yet, and gone in the end."""
     connection = await asyncpg.connect(postgres_dsn)
-    yield connection
+    tables = Tables(connection)
+    yield tables
+    await tables.execute("DROP TABLE IF EXISTS {p}commits, {p}sessions, {p}schema")
     await connection.close()
 
 
 @pytest.fixture
-async def table_prefix(database: asyncpg.Connection) -> AsyncGenerator[str]:
-    """Tables of the test's own, which are gone in the end."""
-    prefix = f"t_{secrets.token_hex(6)}_"
-    yield prefix
-    await database.execute(f"DROP TABLE IF EXISTS {prefix}commits, {prefix}sessions, {prefix}schema")
+def table_prefix(tables: Tables) -> str:
+    return tables.prefix

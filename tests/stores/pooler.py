@@ -26,16 +26,16 @@ class _Server(NamedTuple):
 
 
 class TransactionPooler:
-    """`async with TransactionPooler(port) as pooler`; clients connect to `pooler.port`.
+    """`async with TransactionPooler(host, port) as pooler`; clients connect to `pooler.port`.
 
     Each client has `connections`, which take turns. `round_trips` counts the requests that clients waited
     for, apart from connecting. Requests to cancel are dropped.
     """
 
-    def __init__(self, port: int, *, connections: int = 3) -> None:
+    def __init__(self, host: str, port: int, *, connections: int = 3) -> None:
         self.connections = connections
         self.round_trips = 0
-        self._target = port
+        self._target = (host, port)
         self._clients: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -63,7 +63,7 @@ class TransactionPooler:
             if startup is None:
                 return
             servers = [
-                await stack.enter_async_context(_connected(self._target, startup))
+                await stack.enter_async_context(_connected(*self._target, startup))
                 for _ in range(self.connections)
             ]
             writer.write(servers[0].greeting)
@@ -102,8 +102,8 @@ async def _ask(requests: asyncio.Queue[bytes], server: _Server) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _connected(port: int, startup: bytes) -> AsyncGenerator[_Server]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def _connected(host: str, port: int, startup: bytes) -> AsyncGenerator[_Server]:
+    reader, writer = await asyncio.open_connection(host, port)
     with contextlib.closing(writer):
         writer.write(startup)
         greeting = b""

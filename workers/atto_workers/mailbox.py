@@ -76,7 +76,8 @@ class Mailboxes:
 
     def close(self, claim: Claim) -> None:
         """Nothing new begins in the partition; what is queued will be delivered to its next owner."""
-        claim.state = ClaimState.CLOSING
+        if claim.is_open:
+            claim.state = ClaimState.CLOSING
         self._hand_back_queued(claim)
 
     def lose(self, claim: Claim) -> None:

@@ -15,7 +15,7 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from atto.broker.jetstream import JetStream
-from atto.protocol.errors import BrokerUnavailable, NoResponders
+from atto.protocol.errors import BrokerRefused, BrokerUnavailable, NoResponders
 from atto.protocol.subjects import Subjects
 
 TIME_OUT = 3
@@ -65,7 +65,7 @@ class Presence:
 
     async def leave(self) -> None:
         """Takes the key away: the others share the partitions among themselves from now on."""
-        with suppress(BrokerUnavailable):
+        with suppress(BrokerUnavailable, BrokerRefused):
             await self._put(b"", {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": "1s"})
         await self.announce()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,8 @@ from atto.protocol.messages import Message
 from atto.protocol.sessions import Snapshot, SnapshotPage
 from atto.protocol.subjects import Subjects
 from atto.stores import SessionStore
+
+_log = logging.getLogger("atto.worker")
 
 QUEUE = "workers"
 _HEADROOM = 64 << 10
@@ -57,6 +60,9 @@ class Snapshots:
             answers = [codec.encode(page) for page in self._pages(snapshot or Snapshot(session=session))]
         except AttoError as error:
             answers = [codec.encode(SnapshotPage(error=str(error)))]
+        except Exception as error:  # noqa: BLE001 - whatever a store raises, the worker goes on
+            _log.error("snapshot of %s", message.subject, exc_info=error)
+            answers = [codec.encode(SnapshotPage(error=f"{type(error).__name__}: {error}"))]
         with contextlib.suppress(nats.errors.Error):
             for answer in answers:
                 await message.respond(answer)

@@ -15,6 +15,9 @@ from atto_workers.spread import share
 PERIOD = 1.0
 """Seconds between looks at who is there and who owns what; news make it sooner."""
 
+STOP_PATIENCE = 5.0
+"""Seconds that a run has to end once it was stopped."""
+
 _log = logging.getLogger("atto.worker")
 
 
@@ -71,7 +74,7 @@ class Steward:
         wanted = share(self._partitions, roll.members)
         mine = [partition for partition in self._partitions if wanted[partition] == self._worker]
         for partition in self.claims.keys() - set(mine) - self._releases.keys():
-            self._releases[partition] = tasks.create_task(self._release(partition))
+            self._releases[partition] = tasks.create_task(self._release(self.claims[partition]))
         others = roll.living - {self._worker}
         await self._take(
             {
@@ -96,7 +99,7 @@ class Steward:
         under_way = list(self._releases.values())
         async with asyncio.TaskGroup() as tasks:
             for partition in self.claims.keys() - self._releases.keys():
-                tasks.create_task(self._release(partition))
+                tasks.create_task(self._release(self.claims[partition]))
         await asyncio.gather(*under_way)
         try:
             # A claim may have been under way when the steward was stopped.
@@ -131,17 +134,16 @@ class Steward:
         self._intake.close(claim)
         self._mailboxes.lose(claim)
 
-    async def _release(self, partition: PartitionKey) -> None:
-        claim = self.claims[partition]
+    async def _release(self, claim: Claim) -> None:
+        partition = claim.partition
         try:
             self._intake.close(claim)
             self._mailboxes.close(claim)
-            try:
-                async with asyncio.timeout(self._grace):
-                    await self._mailboxes.settled(claim)
-            except TimeoutError:
+            if not await self._settles(claim, self._grace):
                 self._mailboxes.stop(claim, StopReason.HANDED_BACK)
-                await self._mailboxes.settled(claim)
+                if not await self._settles(claim, STOP_PATIENCE):
+                    _log.error("partition %s: a tool ignores its cancellation; left behind", partition)
+                    self._mailboxes.lose(claim)
             try:
                 await self._ownership.remove(claim.consumer)
             except (BrokerUnavailable, BrokerRefused) as error:
@@ -151,6 +153,14 @@ class Steward:
                 del self.claims[partition]
             self._releases.pop(partition, None)
         await self._presence.announce()
+
+    async def _settles(self, claim: Claim, patience: float) -> bool:
+        try:
+            async with asyncio.timeout(patience):
+                await self._mailboxes.settled(claim)
+        except TimeoutError:
+            return False
+        return True
 
 
 def _stands(claim: Claim, owner: Owner | None) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 import signal
 from collections.abc import Callable, Coroutine
@@ -15,7 +16,7 @@ from atto.agents import Agent
 from atto.broker.connection import DEFAULT_SERVER, connected
 from atto.broker.jetstream import JetStream
 from atto.models import Closeable
-from atto.protocol.errors import BrokerUnavailable
+from atto.protocol.errors import BrokerRefused, BrokerUnavailable
 from atto.stores import SessionStore
 from atto.stores.nats_kv import NatsKvStore
 from atto_workers.cancels import Cancels
@@ -115,21 +116,21 @@ class Worker:
             await stack.aclose()
 
     async def serve(self, *, on_ready: Callable[[], None] | None = None) -> None:
-        """Runs until SIGTERM or SIGINT, then drains; a second signal ends it at once.
+        """Runs until SIGTERM or SIGINT, then drains and returns.
 
-        `on_ready` is called once turns are taken.
+        A second signal ends the process there and then, with exit code 128 + its number; what ran goes on in
+        other workers, as after any crash. `on_ready` is called once turns are taken.
         """
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
-        task = asyncio.current_task()
 
-        def signalled() -> None:
-            if stop.is_set() and task is not None:
-                task.cancel("second signal")
+        def signalled(number: int) -> None:
+            if stop.is_set():
+                os._exit(128 + number)
             stop.set()
 
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, signalled)
+            loop.add_signal_handler(number, signalled, number)
         try:
             async with self:
                 _log.info("%r owns %d partitions", self, len(self.partitions))
@@ -262,7 +263,7 @@ class Worker:
             self._look()
             try:
                 await cancels.catch_up()
-            except BrokerUnavailable:
+            except (BrokerUnavailable, BrokerRefused):
                 continue  # again, since the count is still the old one
             reconnects = connection.stats["reconnects"]
 

@@ -12,6 +12,7 @@ from atto.protocol.events import (
     AnyEvent,
     EventBatch,
     ModelCompleted,
+    RunInterrupted,
     StepRestarted,
     TerminalEvent,
     ToolCompleted,
@@ -33,9 +34,14 @@ class StepDone(NamedTuple):
 
 
 class Progress(Struct):
-    """How far a run came. `attempts` that were made; `next`: a number that no event of it has."""
+    """How far a run came.
+
+    `attempts` that were made; `interrupted`: those of them that their worker let go of, and so are not the
+    turn's fault. `next`: a number that no event of the run has.
+    """
 
     attempts: int = 0
+    interrupted: int = 0
     next: int = 1
     steps: list[StepDone] = field(default_factory=list[StepDone])
     terminal: TerminalEvent | None = None
@@ -81,6 +87,8 @@ def _apply(progress: Progress, event: AnyEvent) -> None:
             progress.steps[event.step - 1].started.add(event.call.id)
         case ToolCompleted() if event.step <= len(progress.steps):
             progress.steps[event.step - 1].results[event.call_id] = event
+        case RunInterrupted():
+            progress.interrupted += 1
         case StepRestarted():
             del progress.steps[event.step - 1 :]
         case _ if is_terminal(event):

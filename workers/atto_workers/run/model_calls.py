@@ -2,14 +2,19 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 
 from atto.agents import Agent
 from atto.models import ModelRequest, ReasoningChunk, TextChunk
 from atto.models.assemble import Assembled, Assembler
+from atto.protocol import codec
 from atto.protocol.errors import ModelError
 from atto.protocol.events import ModelCompleted, ReasoningDelta, StepRestarted, TextDelta
 from atto_workers.gateway import RetryPolicy
 from atto_workers.run.log import RunLog
+
+_PIECE = 32_768
+"""Characters in one delta at the most, so that whatever a model says at once fits into a message."""
 
 
 async def call_model(
@@ -37,6 +42,12 @@ async def call_model(
         usage=assembled.usage,
         finish=assembled.finish,
     )
+    size = len(codec.encode(event))
+    if size > log.event_limit:
+        raise ModelError(
+            f"the model's message has {size:,} bytes, more than the {log.event_limit:,} that the broker "
+            "takes in one message: ask for less (`max_tokens`), or raise its max_payload"
+        )
     log.append(event)
     return event
 
@@ -49,10 +60,12 @@ async def _stream(agent: Agent, request: ModelRequest, step: int, log: RunLog) -
             async for chunk in chunks:
                 assembler.add(chunk)
                 match chunk:
-                    case TextChunk(text) if text:
-                        log.append(TextDelta(seq=log.next, step=step, text=text))
-                    case ReasoningChunk(text) if text:
-                        log.append(ReasoningDelta(seq=log.next, step=step, text=text))
+                    case TextChunk(text):
+                        for piece in _pieces(text):
+                            log.append(TextDelta(seq=log.next, step=step, text=piece))
+                    case ReasoningChunk(text):
+                        for piece in _pieces(text):
+                            log.append(ReasoningDelta(seq=log.next, step=step, text=piece))
                     case _:
                         pass
         return assembler.finish()
@@ -60,3 +73,7 @@ async def _stream(agent: Agent, request: ModelRequest, step: int, log: RunLog) -
         raise
     except Exception as error:
         raise ModelError(f"{type(model).__name__} raised {type(error).__name__}: {error}") from error
+
+
+def _pieces(text: str) -> Iterator[str]:
+    return (text[at : at + _PIECE] for at in range(0, len(text), _PIECE))

@@ -9,6 +9,9 @@ from atto_workers.delivery import Problem
 from atto_workers.run.loop import InstructionFailed, StepsExhausted
 from atto_workers.run.scope import Stopped, StopReason
 
+REASON_LIMIT = 4000
+"""Characters of an error's text that a terminal event repeats."""
+
 
 class AttemptsExhausted(Exception):
     """The turn was begun as often as it may be, by all its owners together, and never ended."""
@@ -27,8 +30,9 @@ def now() -> datetime:
 
 
 def failed(seq: int, problem: Problem, *, retryable: bool = False) -> RunFailed:
-    """The terminal event of a run that has no answer."""
-    return RunFailed(seq=seq, time=now(), code=problem.code, message=problem.reason, retryable=retryable)
+    """The terminal event of a run that has no answer. Whatever the reason says, it can travel."""
+    message = problem.reason[:REASON_LIMIT].encode("utf-8", "backslashreplace").decode()
+    return RunFailed(seq=seq, time=now(), code=problem.code, message=message, retryable=retryable)
 
 
 def outcome_of(error: Exception, seq: int) -> Outcome:

@@ -15,6 +15,7 @@ from atto.protocol.errors import BrokerRefused, BrokerUnavailable, ConcurrentWri
 from atto.protocol.events import (
     ModelCompleted,
     RunCompleted,
+    RunInterrupted,
     RunStarted,
     StepRestarted,
     TerminalEvent,
@@ -39,6 +40,8 @@ from atto_workers.topology import DUPLICATE_WINDOW
 
 MAX_ATTEMPTS = 5
 """Attempts at a turn, over all its owners, before it is a dead letter."""
+HAND_BACK_PATIENCE = 2.0
+"""Seconds that a broker that is away may hold up a hand-back."""
 RETRY_PAUSE = 0.2
 """Seconds before a broker that is away is asked again for what a turn cannot go on without."""
 
@@ -117,6 +120,7 @@ class TurnRunner:
             outcome = Outcome(await self._execute(attempt, resident, scope))
         except Stopped as stop:
             if stop.reason in {StopReason.LOST, StopReason.HANDED_BACK}:
+                await self._hand_back(log, stop)
                 return True
             outcome = outcome_of(stop, log.next)
         except _KnownRun:
@@ -148,9 +152,10 @@ class TurnRunner:
                     raise _KnownRun
                 last = progress.steps[-1].model.message if progress.steps else None
                 return _answered(log, snapshot, record, said=last)
-            if progress.attempts >= MAX_ATTEMPTS:
+            unended = progress.attempts - progress.interrupted
+            if unended >= MAX_ATTEMPTS:
                 raise AttemptsExhausted(
-                    f"the turn was begun {progress.attempts} times and never ended: it takes its worker "
+                    f"the turn was begun {unended} times and never ended: it takes its worker "
                     "down, or what it needs keeps failing"
                 )
             log.append(RunStarted(seq=log.next, time=now(), agent=self._agent.name, attempt=log.attempt))
@@ -186,6 +191,13 @@ class TurnRunner:
         await self._verify(attempt.delivery.claim)
         log.append(StepRestarted(seq=log.next, step=1, reason="another writer changed the session"))
         await log.confirm()
+
+    async def _hand_back(self, log: RunLog, stop: Stopped) -> None:
+        """Says that this attempt does not count against the turn. If that cannot be said, it counts."""
+        log.append(RunInterrupted(seq=log.next, reason=stop.reason.value))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HAND_BACK_PATIENCE):
+                await log.confirm()
 
     async def _end(self, delivery: Delivery, log: RunLog, outcome: Outcome) -> None:
         if outcome.dead is not None:
