@@ -64,6 +64,23 @@ async def test_what_a_lost_connection_may_have_swallowed_is_published_again(
     assert fold(batches).next == 3
 
 
+async def test_after_a_reconnect_listeners_need_not_wait_for_the_end_of_the_run(
+    jetstream: JetStream, namespace: str
+):
+    await Topology(namespace).declare(jetstream)
+    outbox = Outbox(jetstream)
+    serving = asyncio.create_task(outbox.serve())
+    log = RunLog(outbox, Subjects(namespace).event("s", "r"))
+    log.append(delta(log, "swallowed"))
+    log._take()  # taken, and never arrived
+    outbox.reconnected()
+    async with asyncio.timeout(5):
+        while not (batches := await stored(jetstream, namespace)):
+            await asyncio.sleep(0)
+    serving.cancel()
+    assert [event.text for batch in batches for event in batch.events] == ["swallowed"]
+
+
 async def test_a_silenced_log_says_nothing(jetstream: JetStream, namespace: str):
     await Topology(namespace).declare(jetstream)
     silenced = False

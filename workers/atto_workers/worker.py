@@ -225,7 +225,7 @@ class Worker:
         stack.push_async_callback(presence.leave)
         await self._steward.reconcile(tasks)
         serve(self._steward.serve(tasks), "steward")
-        serve(self._watch(jetstream, cancels), "connection watch")
+        serve(self._watch(jetstream, outbox, cancels), "connection watch")
 
     # What the parts tell one another goes through the worker, so that none of them needs to know the others.
 
@@ -245,7 +245,7 @@ class Worker:
         if self._steward is not None:
             await self._steward.verify(claim)
 
-    async def _watch(self, jetstream: JetStream, cancels: Cancels) -> None:
+    async def _watch(self, jetstream: JetStream, outbox: Outbox, cancels: Cancels) -> None:
         """After a reconnect: pulls are gone, cancellations may have been missed, ids forgotten."""
         connection = jetstream.connection
         reconnects = connection.stats["reconnects"]
@@ -259,6 +259,7 @@ class Worker:
             if connection.stats["reconnects"] == reconnects or self._intake is None:
                 continue
             jetstream.reconnected()
+            outbox.reconnected()
             self._intake.reconnected()
             self._look()
             try:

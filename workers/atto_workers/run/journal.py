@@ -37,7 +37,8 @@ class Progress(Struct):
     """How far a run came.
 
     `attempts` that were made; `interrupted`: those of them that their worker let go of, and so are not the
-    turn's fault. `next`: a number that no event of the run has.
+    turn's fault. `next`: the first number that no event stands under. A new attempt speaks from there: what
+    lies beyond a hole is void, for no listener would ever get past the hole.
     """
 
     attempts: int = 0
@@ -70,10 +71,10 @@ def fold(batches: list[EventBatch]) -> Progress:
     progress = Progress()
     for batch in batches:
         progress.attempts = max(progress.attempts, batch.attempt)
-        progress.next = max([progress.next, batch.since, *(event.seq + 1 for event in batch.events)])
         for event in merger.add(batch):
             del said[event.seq - 1 :]
             said.append(event)
+    progress.next = len(said) + 1
     for event in said:
         _apply(progress, event)
     return progress

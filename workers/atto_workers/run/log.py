@@ -7,6 +7,7 @@ all of the run's batches are published once more, and listeners drop what they k
 
 import asyncio
 from collections.abc import Callable
+from weakref import WeakSet
 
 import nats.errors
 from nats.aio.client import Client as Connection
@@ -32,12 +33,22 @@ class Outbox:
     def __init__(self, jetstream: JetStream) -> None:
         self.jetstream = jetstream
         self._dirty: dict[RunLog, None] = {}
+        self._logs: WeakSet[RunLog] = WeakSet()
         self._wake = asyncio.Event()
 
     @property
     def connection(self) -> Connection:
         """The connection that events leave through."""
         return self.jetstream.connection
+
+    def open(self, log: "RunLog") -> None:
+        """`log` is going to speak."""
+        self._logs.add(log)
+
+    def reconnected(self) -> None:
+        """The lost connection may have swallowed events: listeners need not wait for their runs to end."""
+        for log in self._logs:
+            log.repeat()
 
     def offer(self, log: "RunLog") -> None:
         """`log` has something to publish."""
@@ -81,6 +92,8 @@ class RunLog:
         self._confirmed = 0
         self._generation = outbox.connection.stats["reconnects"]
         self._limit = outbox.connection.max_payload - _HEADROOM
+        self._repeats = False
+        outbox.open(self)
 
     @property
     def event_limit(self) -> int:
@@ -93,14 +106,27 @@ class RunLog:
         self.next += 1
         self._outbox.offer(self)
 
+    def repeat(self) -> None:
+        """Publishes all of it once more, soon, without waiting; `confirm` does not rely on that."""
+        self._repeats = True
+        self._outbox.offer(self)
+
     async def send(self) -> None:
         """Publishes what has been appended, without waiting for the stream."""
-        while self._buffer and not self._is_silenced():
-            batch = self._take()
-            try:
-                await self._outbox.connection.publish(self._subject, batch)
-            except nats.errors.Error:
-                self._generation = -1  # it is published again before the run ends
+        if self._repeats:
+            self._repeats = False
+            for batch in list(self._sent):
+                await self._send(batch)
+        while self._buffer:
+            await self._send(self._take())
+
+    async def _send(self, batch: bytes) -> None:
+        if self._is_silenced():
+            return
+        try:
+            await self._outbox.connection.publish(self._subject, batch)
+        except nats.errors.Error:
+            self._generation = -1  # it is published again before the run ends
 
     async def confirm(self) -> None:
         """Returns once the stream has all that was appended, however long the broker is away."""
