@@ -1,6 +1,7 @@
 """Streams resumed: from another client, after a number, across lost connections and a restarted broker."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,39 @@ def _agent(model):
     from atto import Agent
 
     return Agent("tester", model)
+
+
+async def test_a_turn_that_was_lost_on_its_way_to_the_worker_is_not_overtaken(broker, namespace, jetstream):
+    """The broker counts it as delivered; the worker never saw it, and the next one comes all the same."""
+
+    async def delivered() -> int:
+        reply = json.loads(await jetstream.api(f"CONSUMER.LIST.{namespace}-TURNS"))
+        return sum(consumer["delivered"]["consumer_seq"] for consumer in reply["consumers"])
+
+    async with Proxy(broker.url) as proxy, Client(broker.url, namespace=namespace) as client:
+        worker = Worker(
+            _agent(ScriptedModel.of(lambda request: f"answer to {request.messages[-1].text}")),
+            nats=proxy.url,
+            topology=Topology(namespace, partitions=1),
+            grace=5,
+        )
+        async with asyncio.timeout(30), worker:
+            proxy.stall()
+            runs = [await client.submit("s", "one")]
+            while await delivered() < 1:
+                await asyncio.sleep(0.01)
+            proxy.cut()
+            proxy.flow()
+            runs += [await client.submit("s", text) for text in ("two", "three")]
+            assert [(await run.result()).version for run in runs] == [1, 2, 3]
+            quiet = await client.submit("s", "four")
+            assert (await quiet.result()).version == 4
+            # And when nothing comes after the lost one, the broker's heartbeat tells of it.
+            proxy.stall()
+            lost = await client.submit("s", "five")
+            before = await delivered()
+            while await delivered() == before:
+                await asyncio.sleep(0.01)
+            proxy.cut()
+            proxy.flow()
+            assert (await lost.result()).version == 5

@@ -57,11 +57,12 @@ class Claim:
 
 
 class Place(NamedTuple):
-    """Where a delivered message lies, read from its reply subject."""
+    """Where a message lies, read from its reply subject. `number` counts the consumer's deliveries."""
 
     consumer: str
     deliveries: int
     sequence: int
+    number: int
     timestamp_ms: int
 
 
@@ -69,7 +70,13 @@ def place_of(reply: str) -> Place:
     """Takes `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<deliveries>.<sequence>.…` apart."""
     tokens = reply.split(".")
     at = 2 if len(tokens) == 9 else 4
-    return Place(tokens[at + 1], int(tokens[at + 2]), int(tokens[at + 3]), int(tokens[at + 5]) // 1_000_000)
+    return Place(
+        consumer=tokens[at + 1],
+        deliveries=int(tokens[at + 2]),
+        sequence=int(tokens[at + 3]),
+        number=int(tokens[at + 4]),
+        timestamp_ms=int(tokens[at + 5]) // 1_000_000,
+    )
 
 
 class Problem(NamedTuple):
@@ -94,12 +101,15 @@ class Delivery:
     `problem` says why, and `session` and `run_id` are None where they cannot be known.
     """
 
-    def __init__(self, claim: Claim, place: Place, message: Msg, subjects: Subjects) -> None:
+    def __init__(
+        self, claim: Claim, place: Place, message: Msg, subjects: Subjects, *, in_order: bool = True
+    ) -> None:
         self.claim = claim
         self.sequence = place.sequence
         self.timestamp_ms = place.timestamp_ms
         self.fresh = (
-            place.deliveries == 1
+            in_order
+            and place.deliveries == 1
             and place.sequence > claim.horizon
             and place.timestamp_ms >= claim.doubtful_until_ms
         )

@@ -24,8 +24,8 @@ from atto_workers.topology import DUPLICATE_WINDOW
 
 EXPIRES = 30.0
 """Seconds for which one pull stands."""
-HEARTBEAT = 5.0
-"""Seconds of silence after which the broker says that a pull still stands."""
+HEARTBEAT = 2.0
+"""Seconds of silence after which the broker says that a pull still stands, and what it delivered last."""
 PATIENCE = 2.5 * HEARTBEAT
 """Seconds of silence after which a pull is taken for lost."""
 LARGEST_PULL = 64
@@ -35,18 +35,23 @@ _log = logging.getLogger("atto.worker")
 
 
 class _Pulling(msgspec.Struct):
-    """How a claim's pulls stand: `asked` for and not yet delivered; `heard` of, in the loop's time."""
+    """How a claim's pulls stand: `asked` for and not yet delivered; `heard` of, in the loop's time; `next`,
+    the number of the consumer's next delivery.
+    """
 
     claim: Claim
     asked: int = 0
     heard: float = 0.0
+    next: int = 1
 
 
 class Intake:
     """`async with Intake(…)`. `credits`: turns that the worker may hold, running or queued.
 
     A pull that is out when the credits end may still be filled, so up to twice as many may come.
-    `deliver` gets each turn once, those of a session in order; `doubt` is told of a claim that may be lost.
+    `deliver` gets each turn once, those of a session in order. `doubt` is told of a claim that may be lost,
+    `missed` of one that was delivered something which never came (the connection was lost with it in
+    transit): what comes after it must not overtake it, so only a new consumer can go on.
     """
 
     def __init__(
@@ -57,12 +62,14 @@ class Intake:
         credits: int,  # noqa: A002 - the field's word
         deliver: Callable[[Delivery], None],
         doubt: Callable[[Claim], None],
+        missed: Callable[[Claim], None],
     ) -> None:
         self._connection = connection
         self._subjects = subjects
         self._credits = credits
         self._deliver = deliver
         self._doubt = doubt
+        self._missed = missed
         self._inbox = connection.new_inbox()
         self._pulls: dict[str, _Pulling] = {}
         self._held = 0
@@ -165,8 +172,13 @@ class Intake:
             return
         pulling.asked = max(0, pulling.asked - 1)
         pulling.heard = asyncio.get_running_loop().time()
+        if place.number > pulling.next:
+            self._missed(pulling.claim)
+            return
+        # A lower number comes from a broker that lost the end of its records, and tells it once more.
+        in_order, pulling.next = place.number == pulling.next, place.number + 1
         if place.sequence not in pulling.claim.held:
-            delivery = Delivery(pulling.claim, place, message, self._subjects)
+            delivery = Delivery(pulling.claim, place, message, self._subjects, in_order=in_order)
             self._held += 1
             self._deliver(delivery)
         await self._pull(pulling)
@@ -176,9 +188,11 @@ class Intake:
         if pulling is None:
             return
         pulling.heard = asyncio.get_running_loop().time()
-        if code == "100":
-            return
         headers = message.headers or {}
+        if code == "100":
+            if int(headers.get("Nats-Last-Consumer", "0")) >= pulling.next:
+                self._missed(pulling.claim)
+            return
         pending = headers.get("Nats-Pending-Messages")
         pulling.asked = max(0, pulling.asked - int(pending)) if pending else 0
         if code == "408":

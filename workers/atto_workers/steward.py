@@ -15,6 +15,8 @@ from atto_workers.spread import share
 PERIOD = 1.0
 """Seconds between looks at who is there and who owns what; news make it sooner."""
 
+RENEWAL_GRACE = 1.0
+"""Seconds that running turns have before a partition is claimed anew: its other sessions wait for it."""
 STOP_PATIENCE = 5.0
 """Seconds that a run has to end once it was stopped."""
 
@@ -31,6 +33,7 @@ class Steward:
         intake: Intake,
         mailboxes: Mailboxes,
         *,
+        tasks: asyncio.TaskGroup,
         worker: str,
         partitions: int,
         grace: float,
@@ -40,6 +43,7 @@ class Steward:
         self._presence = presence
         self._intake = intake
         self._mailboxes = mailboxes
+        self._tasks = tasks
         self._worker = worker
         self._partitions: tuple[PartitionKey, ...] = (None, *range(partitions))
         self._grace = grace
@@ -50,7 +54,18 @@ class Steward:
         """Something may have changed: look soon."""
         self._news.set()
 
-    async def serve(self, tasks: asyncio.TaskGroup) -> None:
+    def renew(self, claim: Claim) -> None:
+        """Something that the claim's consumer delivered never came: a new one, to which it comes again.
+
+        What runs has a moment to finish; what does not goes on under the new claim.
+        """
+        if claim.is_open and claim.partition not in self._releases:
+            _log.warning(
+                "%s missed a delivery of partition %s: claims it anew", self._worker, claim.partition
+            )
+            self._begin_release(claim, RENEWAL_GRACE)
+
+    async def serve(self) -> None:
         """Looks again and again, until cancelled."""
         while True:
             try:
@@ -61,11 +76,11 @@ class Steward:
             self._news.clear()
             try:
                 await self._presence.beat()
-                await self.reconcile(tasks)
+                await self.reconcile()
             except (BrokerUnavailable, BrokerRefused) as error:
                 _log.warning("worker %s cannot look at its partitions now: %s", self._worker, error)
 
-    async def reconcile(self, tasks: asyncio.TaskGroup) -> None:
+    async def reconcile(self) -> None:
         """One look, and what follows from it. Raises `BrokerUnavailable`, `BrokerRefused`."""
         owners = await self._ownership.owners()
         roll = await self._presence.roll(owner.worker for owner in owners.values())
@@ -74,7 +89,7 @@ class Steward:
         wanted = share(self._partitions, roll.members)
         mine = [partition for partition in self._partitions if wanted[partition] == self._worker]
         for partition in self.claims.keys() - set(mine) - self._releases.keys():
-            self._releases[partition] = tasks.create_task(self._release(self.claims[partition]))
+            self._begin_release(self.claims[partition], self._grace)
         others = roll.living - {self._worker}
         await self._take(
             {
@@ -99,7 +114,7 @@ class Steward:
         under_way = list(self._releases.values())
         async with asyncio.TaskGroup() as tasks:
             for partition in self.claims.keys() - self._releases.keys():
-                tasks.create_task(self._release(self.claims[partition]))
+                tasks.create_task(self._release(self.claims[partition], self._grace))
         await asyncio.gather(*under_way)
         try:
             # A claim may have been under way when the steward was stopped.
@@ -134,12 +149,18 @@ class Steward:
         self._intake.close(claim)
         self._mailboxes.lose(claim)
 
-    async def _release(self, claim: Claim) -> None:
+    def _begin_release(self, claim: Claim, grace: float) -> None:
+        # Closed there and then: nothing more may begin, whenever the task does.
+        self._intake.close(claim)
+        self._mailboxes.close(claim)
+        self._releases[claim.partition] = self._tasks.create_task(self._release(claim, grace))
+
+    async def _release(self, claim: Claim, grace: float) -> None:
         partition = claim.partition
         try:
             self._intake.close(claim)
             self._mailboxes.close(claim)
-            if not await self._settles(claim, self._grace):
+            if not await self._settles(claim, grace):
                 self._mailboxes.stop(claim, StopReason.HANDED_BACK)
                 if not await self._settles(claim, STOP_PATIENCE):
                     _log.error("partition %s: a tool ignores its cancellation; left behind", partition)
@@ -152,6 +173,7 @@ class Steward:
             if self.claims.get(partition) is claim:
                 del self.claims[partition]
             self._releases.pop(partition, None)
+            self._news.set()
         await self._presence.announce()
 
     async def _settles(self, claim: Claim, patience: float) -> bool:

@@ -195,6 +195,7 @@ class Worker:
                 credits=2 * self._concurrency,
                 deliver=self._mailboxes.deliver,
                 doubt=self._look,
+                missed=self._renew,
             )
         )
         serve(self._intake.serve(), "intake")
@@ -215,6 +216,7 @@ class Worker:
             presence,
             self._intake,
             self._mailboxes,
+            tasks=tasks,
             worker=self.id,
             partitions=declared.partitions,
             grace=self._grace,
@@ -223,8 +225,8 @@ class Worker:
         await presence.announce()
         stack.push_async_callback(self._steward.release_all)
         stack.push_async_callback(presence.leave)
-        await self._steward.reconcile(tasks)
-        serve(self._steward.serve(tasks), "steward")
+        await self._steward.reconcile()
+        serve(self._steward.serve(), "steward")
         serve(self._watch(jetstream, outbox, cancels), "connection watch")
 
     # What the parts tell one another goes through the worker, so that none of them needs to know the others.
@@ -240,6 +242,10 @@ class Worker:
     def _look(self, _claim: Claim | None = None) -> None:
         if self._steward is not None:
             self._steward.look()
+
+    def _renew(self, claim: Claim) -> None:
+        if self._steward is not None:
+            self._steward.renew(claim)
 
     async def _verify(self, claim: Claim) -> None:
         if self._steward is not None:

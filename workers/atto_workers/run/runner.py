@@ -13,16 +13,13 @@ from atto.agents import Agent
 from atto.broker.jetstream import JetStream
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable, ConcurrentWrite, StoreCorrupt
 from atto.protocol.events import (
-    ModelCompleted,
-    RunCompleted,
     RunInterrupted,
     RunStarted,
     StepRestarted,
     TerminalEvent,
-    TextDelta,
 )
-from atto.protocol.messages import Message, Usage
-from atto.protocol.sessions import Commit, RunRecord, Snapshot
+from atto.protocol.messages import Usage
+from atto.protocol.sessions import Commit, Snapshot
 from atto.protocol.subjects import Subjects
 from atto.stores import SessionStore
 from atto_workers.cancels import Cancels
@@ -31,6 +28,7 @@ from atto_workers.delivery import Claim, Content, Delivery, Problem
 from atto_workers.gateway import RetryPolicy
 from atto_workers.passivation import Resident
 from atto_workers.run import commit as commits
+from atto_workers.run import retelling
 from atto_workers.run.journal import Progress, read_progress
 from atto_workers.run.log import Outbox, RunLog
 from atto_workers.run.loop import run_loop
@@ -142,16 +140,17 @@ class TurnRunner:
     async def _execute(self, attempt: "_Attempt", resident: Resident, scope: RunScope) -> TerminalEvent:
         """One attempt. Raises whatever ends it otherwise than by an answer."""
         delivery, content, progress, log = attempt
-        async with scope:
-            snapshot = resident.snapshot
-            if snapshot is None:
-                snapshot = resident.snapshot = await self._load(delivery, content.session)
+        if not delivery.fresh:
+            # Outside the scope: a run that an earlier attempt committed has ended, whatever stops it now.
+            snapshot = await self._session(attempt, resident)
             record = snapshot.record(content.run_id)
             if record is not None:
-                if delivery.fresh:
-                    raise _KnownRun
-                last = progress.steps[-1].model.message if progress.steps else None
-                return _answered(log, snapshot, record, said=last)
+                told = retelling.steps_of_progress(progress)
+                return retelling.completed(log, snapshot, record, told=told, usage=Usage())
+        async with scope:
+            snapshot = await self._session(attempt, resident)
+            if snapshot.record(content.run_id) is not None:
+                raise _KnownRun
             unended = progress.attempts - progress.interrupted
             if unended >= MAX_ATTEMPTS:
                 raise AttemptsExhausted(
@@ -176,12 +175,18 @@ class TurnRunner:
         record = snapshot.record(content.run_id)
         if record is None:
             raise StoreCorrupt("the store returned a snapshot without the run that it has just committed")
-        return _answered(log, snapshot, record, said=answer.message, usage=answer.usage)
+        told = retelling.steps_of_messages(answer.messages)
+        return retelling.completed(log, snapshot, record, told=told, usage=answer.usage)
 
-    async def _load(self, delivery: Delivery, session: str) -> Snapshot:
-        # An earlier owner may have committed the turn: then only the store can say what became of it.
-        tries = commits.STORE_TRIES if delivery.fresh else None
-        return await commits.load(self._store, session, delivery.claim, tries=tries)
+    async def _session(self, attempt: "_Attempt", resident: Resident) -> Snapshot:
+        """The session as it is committed."""
+        if resident.snapshot is None:
+            delivery = attempt.delivery
+            # An earlier owner may have committed the turn: then only the store can say what became of it.
+            tries = commits.STORE_TRIES if delivery.fresh else None
+            session = attempt.content.session
+            resident.snapshot = await commits.load(self._store, session, delivery.claim, tries=tries)
+        return resident.snapshot
 
     async def _start_over(self, attempt: "_Attempt", resident: Resident) -> None:
         """Another writer was first: if the partition is still ours, the turn runs again on top of that."""
@@ -255,33 +260,6 @@ class TurnRunner:
             # One that gets lost is delivered again, and answered from the record.
             with contextlib.suppress(nats.errors.Error):
                 await self._jetstream.connection.publish(delivery.reply, b"+ACK")
-
-
-def _answered(
-    log: RunLog,
-    snapshot: Snapshot,
-    record: RunRecord,
-    *,
-    said: Message | None,
-    usage: Usage | None = None,
-) -> RunCompleted:
-    """The terminal event of a committed run. `said`: the answer that listeners heard.
-
-    If another worker was faster to commit the run, its answer is the one that counts: it is said instead.
-    """
-    message = snapshot.answer(record)
-    if said != message:
-        log.append(StepRestarted(seq=log.next, step=1, reason="the run was committed by another worker"))
-        if message.text:
-            log.append(TextDelta(seq=log.next, step=1, text=message.text))
-        log.append(ModelCompleted(seq=log.next, step=1, message=message))
-    return RunCompleted(
-        seq=log.next,
-        time=now(),
-        message=message,
-        version=snapshot.version_of(record),
-        usage=usage or Usage(),
-    )
 
 
 def _is_new(run_id: str, timestamp_ms: int) -> bool:
