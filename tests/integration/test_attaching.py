@@ -189,9 +189,15 @@ def _agent(model):
 async def test_a_turn_that_was_lost_on_its_way_to_the_worker_is_not_overtaken(broker, namespace, jetstream):
     """The broker counts it as delivered; the worker never saw it, and the next one comes all the same."""
 
+    async def consumers():
+        return json.loads(await jetstream.api(f"CONSUMER.LIST.{namespace}-TURNS"))["consumers"]
+
     async def delivered() -> int:
-        reply = json.loads(await jetstream.api(f"CONSUMER.LIST.{namespace}-TURNS"))
-        return sum(consumer["delivered"]["consumer_seq"] for consumer in reply["consumers"])
+        return sum(consumer["delivered"]["consumer_seq"] for consumer in await consumers())
+
+    async def pulls_stand() -> None:
+        while sum(consumer["num_waiting"] for consumer in await consumers()) < 2:
+            await asyncio.sleep(0.01)
 
     async with Proxy(broker.url) as proxy, Client(broker.url, namespace=namespace) as client:
         worker = Worker(
@@ -201,6 +207,7 @@ async def test_a_turn_that_was_lost_on_its_way_to_the_worker_is_not_overtaken(br
             grace=5,
         )
         async with asyncio.timeout(30), worker:
+            await pulls_stand()
             proxy.stall()
             runs = [await client.submit("s", "one")]
             while await delivered() < 1:
@@ -212,9 +219,10 @@ async def test_a_turn_that_was_lost_on_its_way_to_the_worker_is_not_overtaken(br
             quiet = await client.submit("s", "four")
             assert (await quiet.result()).version == 4
             # And when nothing comes after the lost one, the broker's heartbeat tells of it.
+            await pulls_stand()
+            before = await delivered()
             proxy.stall()
             lost = await client.submit("s", "five")
-            before = await delivered()
             while await delivered() == before:
                 await asyncio.sleep(0.01)
             proxy.cut()
