@@ -18,6 +18,14 @@ quickstart: setup
 test *ARGS: setup
     @"{{bin}}/python" -m pytest "$@"
 
+# faults for so many seconds, by seed, and a judge: `just chaos 60 1`; the last line is one JSON object
+chaos SECONDS SEED *ARGS: setup
+    @"{{bin}}/python" -m tests.chaos "$@"
+
+# what things cost: `just bench growth` for commits and loads of every store
+bench *ARGS: setup
+    @"{{bin}}/python" -m benchmarks "$@"
+
 # everything that can be checked without running it
 check: setup
     "{{bin}}/ruff" check

@@ -13,8 +13,9 @@ from msgspec import Raw, Struct
 
 from atto.protocol.codec import check_depth
 from atto.protocol.errors import ConcurrentWrite, InvalidTurn, StoreCorrupt, StoreError
+from atto.protocol.events import StateChange
 from atto.protocol.messages import Message
-from atto.protocol.sessions import Commit, Snapshot
+from atto.protocol.sessions import RECENT_RUNS, Commit, Snapshot
 
 EMPTY_STATE = Raw(b"{}")
 
@@ -69,14 +70,49 @@ class EncodedCommit(NamedTuple):
 
 def encode_commit(commit: Commit) -> EncodedCommit:
     """Raises `NotStorable`. What this accepts can be read back."""
+    with _storing(f"run {commit.run_id!r}"):
+        return _encoded(commit)
+
+
+def encode_whole(snapshot: Snapshot) -> EncodedCommit:
+    """All of a session that is put, as one commit; it belongs to no run. Raises `NotStorable`."""
+    check_whole(snapshot)
+    with _storing(f"session {snapshot.session!r}"):
+        _encoder.encode(snapshot.runs)
+        change = StateChange(set=snapshot.state)
+        return _encoded(Commit(run_id="", messages=snapshot.messages, change=change))
+
+
+def check_whole(snapshot: Snapshot) -> None:
+    """Raises `NotStorable` for what is no snapshot of a committed session.
+
+    Each version has a record, of which the last ones are kept, and the newest ends where the history does.
+    Sessions from elsewhere may come without any record.
+    """
+    version, runs = snapshot.version, snapshot.runs
+    ends = [record.end for record in runs]
+    if version < 1:
+        raise NotStorable(f"session {snapshot.session!r} has no commit: there is nothing to put")
+    if len(runs) > min(version, RECENT_RUNS):
+        raise NotStorable(f"session {snapshot.session!r} has {len(runs)} runs at version {version}")
+    if ends and (ends != sorted(ends) or ends[0] < 0 or ends[-1] != len(snapshot.messages)):
+        raise NotStorable(f"session {snapshot.session!r}: its runs do not end where its history does")
+
+
+def _encoded(commit: Commit) -> EncodedCommit:
+    data = _encoder.encode(commit)
+    check_depth(data)
+    raw = _raw_commits.decode(data)
+    return EncodedCommit(_commits.decode(data), raw.messages, raw.change.set)
+
+
+@contextlib.contextmanager
+def _storing(what: str) -> Generator[None, None, None]:
     try:
-        data = _encoder.encode(commit)
-        check_depth(data)
-        raw = _raw_commits.decode(data)
-        return EncodedCommit(_commits.decode(data), raw.messages, raw.change.set)
+        yield
     except (TypeError, ValueError, RecursionError, InvalidTurn, msgspec.MsgspecError) as error:
         raise NotStorable(
-            f"run {commit.run_id!r} cannot be stored: {error}. Messages and state hold JSON values only"
+            f"{what} cannot be stored: {error}. Messages and state hold JSON values only"
         ) from error
 
 
@@ -109,3 +145,8 @@ def conflict(base: Snapshot) -> ConcurrentWrite:
     return ConcurrentWrite(
         f"session {base.session!r} is no longer at version {base.version}: load it and run the turn again"
     )
+
+
+def occupied(session: str) -> ConcurrentWrite:
+    """The error of a put where there is a session."""
+    return ConcurrentWrite(f"session {session!r} is there already: delete it first")

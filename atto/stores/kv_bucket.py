@@ -5,12 +5,14 @@ nats-py's KV layer is not used: it mishandles delete markers and drops time-outs
 
 import contextlib
 from collections.abc import Awaitable, Iterable
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from atto.broker.jetstream import (
     MESSAGE_TOO_LARGE,
+    NO_MESSAGE,
     STREAM_NOT_FOUND,
     WRONG_LAST_SEQUENCE,
     JetStream,
@@ -56,6 +58,24 @@ class WrongRevision(Exception):
     """The key is not at the expected revision; nothing was written."""
 
 
+class Written(NamedTuple):
+    """A key's last revision. `deleted`: it has no value."""
+
+    revision: int
+    at: datetime
+    deleted: bool
+
+
+class _Message(msgspec.Struct):
+    seq: int
+    time: datetime
+    data: str = ""
+
+
+class _LastMessage(msgspec.Struct):
+    message: _Message
+
+
 class _SubjectCounts(msgspec.Struct):
     subjects: dict[str, int] | None = None
 
@@ -69,6 +89,7 @@ class _Info(msgspec.Struct):
     config: dict[str, Any]
 
 
+_last_messages = msgspec.json.Decoder(_LastMessage)
 _pages = msgspec.json.Decoder(_Page)
 _infos = msgspec.json.Decoder(_Info)
 
@@ -100,6 +121,10 @@ class KvBucket:
     async def newest(self, subject: str) -> Stored | None:
         """The key's last message, from the stream's leader; without data it marks a deleted key."""
         return await self._ask(self._jetstream.last(self._keys.stream, subject))
+
+    async def last_written(self, subject: str) -> Written | None:
+        """The key's last revision, from the stream's leader, with the time at which the broker took it."""
+        return await self._ask(self._last_written(subject))
 
     async def fetch(self, subjects: list[str]) -> list[bytes]:
         """The values of keys that never change, in order. Raises `StoreCorrupt` if one is missing."""
@@ -147,10 +172,25 @@ class KvBucket:
             if not found or len(subjects) >= page.total:
                 return subjects
 
-    async def deleted(self, subjects: Iterable[str]) -> set[str]:
-        """Those of the keys that have no value."""
+    async def times(self, subjects: Iterable[str]) -> dict[str, datetime | None]:
+        """When the broker took the value of each key; None for one without a value.
+
+        A key that was written a moment ago may be missing: any replica may answer.
+        """
         stored = await self._ask(self._jetstream.read_last(self._keys.stream, subjects))
-        return {message.subject for message in stored if not message.data}
+        return {message.subject: _time(message) if message.data else None for message in stored}
+
+    async def _last_written(self, subject: str) -> Written | None:
+        try:
+            reply = await self._jetstream.api(
+                f"STREAM.MSG.GET.{self._keys.stream}", {"last_by_subj": subject}
+            )
+        except BrokerRefused as error:
+            if error.err_code == NO_MESSAGE:
+                return None
+            raise
+        message = _last_messages.decode(reply).message
+        return Written(message.seq, message.time, deleted=not message.data)
 
     async def _config(self) -> dict[str, Any] | None:
         with contextlib.suppress(TopologyMissing):
@@ -206,6 +246,11 @@ class KvBucket:
         if error.status == _UNAVAILABLE:
             return StoreUnavailable(f"bucket {bucket!r}: {error}")
         return StoreError(f"bucket {bucket!r}: {error}")
+
+
+def _time(message: Stored) -> datetime:
+    """A direct read's messages carry it in a header."""
+    return msgspec.convert(message.headers["Nats-Time-Stamp"], datetime)
 
 
 def _stream_config(keys: Keys, replicas: int) -> dict[str, Any]:

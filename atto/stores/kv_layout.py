@@ -2,7 +2,7 @@
 
     <session>                              the head: all of the session, but for what follows
     <session>.<generation>.<n>             segment n = 0, 1, 2 …: older messages, which no longer change
-    <session>.<generation>.<blob>.<i>      chunk i of a blob: the messages of one large commit
+    <session>.<generation>.<blob>.<i>      chunk i of a blob: the messages of one large commit or import
 
 `<session>` is the session id encoded for the wire. The head is written with compare-and-set on its
 revision, and what it does not name does not exist. `<generation>` is a nonce made when the session is
@@ -10,7 +10,8 @@ created, so that nothing of a deleted predecessor is ever taken for its own. Seg
 without a gap and hold committed messages only: whoever finds segment n already there, written by a racing
 or crashed writer, takes it over. A blob is named by a nonce, and exists once the head or a segment names it.
 
-All values are JSON (chunks: cut from JSON), so that `nats kv get` shows the newest turns of a session.
+All values are JSON (chunks: cut from JSON), so that `nats kv get` shows the newest turns of a session. When
+its last commit was is the time at which the broker took the head.
 """
 
 import itertools
@@ -25,7 +26,7 @@ from msgspec.structs import replace
 from atto.protocol.errors import StoreCorrupt
 from atto.protocol.ids import encode_session
 from atto.protocol.messages import Message
-from atto.protocol.sessions import RunRecord
+from atto.protocol.sessions import RunRecord, Snapshot
 from atto.protocol.subjects import Subjects
 from atto.protocol.turns import SCHEMA_VERSION
 from atto.stores.encoding import EMPTY_STATE
@@ -146,14 +147,14 @@ class Place(NamedTuple):
                 return self._replace(head=head, recent=self.recent[index:])
         return None
 
-    def committed(self, state: Raw, runs: tuple[RunRecord, ...], added: Iterable[Entry]) -> "Place":
-        """The next version. Its revision is that of this one until it is written."""
+    def committed(self, saved: Snapshot, state: Raw, added: Iterable[Entry]) -> "Place":
+        """The place of `saved`, which `added` lead to; its revision is this one's until it is written."""
         recent = (*self.recent, *added)
         head = replace(
             self.head,
-            version=self.head.version + 1,
+            version=saved.version,
             state=state,
-            runs=runs,
+            runs=saved.runs,
             recent=tuple(entry.raw for entry in recent),
         )
         return self._replace(head=head, recent=recent)

@@ -40,15 +40,17 @@ class KvReader:
             state = decode_state(head.state)
         sealed = await self._sealed(session, head)
         messages = await self._expanded(session, head, [*sealed, *recent])
-        if len(messages) != (head.runs[-1].end if head.runs else 0):
-            raise StoreCorrupt(f"session {session!r} cannot be read: it has {len(messages)} messages")
+        place = Place(self._keys.bucket, stored.sequence, head, tuple(map(entry_of, head.recent, recent)))
+        end = head.runs[-1].end if head.runs else place.end
+        if len(messages) != end:
+            raise StoreCorrupt(f"session {session!r} cannot be read: {len(messages)} messages, not {end}")
         return Snapshot(
             session=session,
             version=head.version,
             messages=messages,
             state=state,
             runs=head.runs,
-            token=Place(self._keys.bucket, stored.sequence, head, tuple(map(entry_of, head.recent, recent))),
+            token=place,
         )
 
     async def _sealed(self, session: str, head: Head) -> list[Message | Blob]:

@@ -1,10 +1,12 @@
 """One commit on its way into the bucket: large messages first, older ones out of the head, then the head.
+A session that is put is one commit, a large one.
 
 Nothing is visible before the head is written, and that happens at once or not at all. What a failed or
 crashed write leaves behind is either taken over by the next one (segments) or named by no head (blobs).
 """
 
 import contextlib
+import itertools
 
 from msgspec import Raw
 from msgspec.structs import replace
@@ -13,7 +15,17 @@ from atto.protocol.errors import AttoError, StoreCorrupt
 from atto.protocol.sessions import Snapshot
 from atto.stores.encoding import EncodedCommit, NotStorable, decode_state, reading
 from atto.stores.kv_bucket import KvBucket, WrongRevision
-from atto.stores.kv_layout import Blob, Entry, Keys, Place, decode_head, decode_segment, encode, new_blob
+from atto.stores.kv_layout import (
+    SEGMENT_MESSAGES,
+    Blob,
+    Entry,
+    Keys,
+    Place,
+    decode_head,
+    decode_segment,
+    encode,
+    new_blob,
+)
 
 CHUNK_BYTES = 512 << 10
 
@@ -21,7 +33,7 @@ CHUNK_BYTES = 512 << 10
 class KvWrite:
     """`base` plus `added`, to be written once. `place` is the token of `base`, or where a new session begins.
 
-    `written`: whether anything but the head was written.
+    `saved`: the snapshot that it makes, if that is not the version after `base`.
     """
 
     def __init__(
@@ -33,6 +45,7 @@ class KvWrite:
         added: EncodedCommit,
         *,
         segment_bytes: int,
+        saved: Snapshot | None = None,
     ) -> None:
         self._bucket = bucket
         self._keys = keys
@@ -40,7 +53,7 @@ class KvWrite:
         self._key = keys.head(base.session)
         self._place = place
         self._added = added
-        self._saved = base.after(added.commit)
+        self._saved = saved or base.after(added.commit)
         self._state = added.applied_to(place.head.state)
         self._segment_bytes = min(segment_bytes, bucket.value_bytes // 8)
         self._blob: Blob | None = None
@@ -54,10 +67,10 @@ class KvWrite:
         self._check_size()
         entries = tuple(Entry(raw, 1) for raw in self._added.messages)
         if sum(len(entry.raw) for entry in entries) > 2 * self._segment_bytes:
-            entries = (await self._spill(),)
+            entries = await self._spill(entries)
         while surplus := self._place.surplus(entries, self._segment_bytes):
             self._place = await self._seal(surplus)
-        return self._place.committed(self._state, self._saved.runs, entries)
+        return self._place.committed(self._saved, self._state, entries)
 
     async def finish(self, place: Place) -> Snapshot:
         """Writes the head: the commit. Raises `WrongRevision`."""
@@ -87,20 +100,21 @@ class KvWrite:
                 "state, or raise `max_payload` of the broker"
             )
 
-    async def _spill(self) -> Entry:
-        """The commit's messages become a blob.
+    async def _spill(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        """The messages become a blob, but for the last ones that fit into a segment.
 
-        They must not be older than the revision that the head will replace: a delete removes what is older
+        It must not be older than the revision that the head will replace: a delete removes what is older
         than its marker, so a new session first marks its key.
         """
+        spilled = len(entries) - _tail(entries, self._segment_bytes)
         if self._place.revision == 0:
             self._place = self._place._replace(revision=await self._bucket.mark(self._key, revision=0))
-        blob, chunks = new_blob(self._added.messages, min(CHUNK_BYTES, self._bucket.value_bytes))
+        blob, chunks = new_blob(self._added.messages[:spilled], min(CHUNK_BYTES, self._bucket.value_bytes))
         self._blob = blob
         keys = self._keys.chunks(self._session, self._place.head.generation, blob)
         for key, chunk in zip(keys, chunks, strict=True):
             await self._bucket.put(key, chunk, revision=0)
-        return Entry(Raw(encode(blob)), blob.messages)
+        return (Entry(Raw(encode(blob)), blob.messages), *entries[spilled:])
 
     async def _seal(self, entries: int) -> Place:
         """The oldest entries, all committed, become the next segment, unless one is there already."""
@@ -121,3 +135,9 @@ class KvWrite:
         if sealed is None:
             raise WrongRevision  # it holds messages that were committed after this write's base
         return sealed
+
+
+def _tail(entries: tuple[Entry, ...], size: int) -> int:
+    """How many of the last entries fit into a segment of `size` bytes."""
+    ends = itertools.accumulate(len(entry.raw) for entry in reversed(entries))
+    return sum(end <= size for end in itertools.islice(ends, SEGMENT_MESSAGES))

@@ -1,6 +1,7 @@
 """Sessions in the memory of one process: for tests, and for what need not outlive it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
@@ -14,6 +15,8 @@ from atto.stores.encoding import (
     decode_messages,
     decode_state,
     encode_commit,
+    encode_whole,
+    occupied,
 )
 
 
@@ -27,13 +30,22 @@ class _Stored(Struct, frozen=True):
     messages: tuple[bytes, ...]
     state: Raw
     runs: tuple[RunRecord, ...]
+    committed_at: datetime
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 class MemoryStore:
-    """Keeps each session as JSON in a dictionary. Every call takes effect at once or not at all."""
+    """Keeps each session as JSON in a dictionary. Every call takes effect at once or not at all.
 
-    def __init__(self) -> None:
+    `clock` gives the time of each commit, by which idle sessions are found.
+    """
+
+    def __init__(self, *, clock: Callable[[], datetime] = _now) -> None:
         self._sessions: dict[str, _Stored] = {}
+        self._clock = clock
 
     def __repr__(self) -> str:
         return f"MemoryStore({len(self._sessions)} sessions)"
@@ -61,19 +73,42 @@ class MemoryStore:
         if not _is_at(stored, base):
             raise conflict(base)
         saved = base.after(added.commit)
-        stored = _append(stored, added, saved.runs)
-        self._sessions[base.session] = stored
-        return replace(saved, state=decode_state(stored.state), token=stored.generation)
+        return self._keep(saved, added, stored)
 
-    async def delete(self, session: str) -> None:
+    async def put(self, snapshot: Snapshot) -> Snapshot:
+        """As `SessionStore.put`. Raises `NotStorable` for what is no committed session."""
+        encode_session(snapshot.session)
+        whole = encode_whole(snapshot)
+        if snapshot.session in self._sessions:
+            raise occupied(snapshot.session)
+        return self._keep(replace(snapshot, messages=whole.commit.messages), whole, None)
+
+    async def delete(self, session: str, *, idle_since: datetime | None = None) -> bool:
         """As `SessionStore.delete`."""
         encode_session(session)
-        self._sessions.pop(session, None)
+        stored = self._sessions.get(session)
+        if stored is None or not _is_idle(stored, idle_since):
+            return False
+        del self._sessions[session]
+        return True
 
-    async def sessions(self, *, after: str = "") -> AsyncIterator[str]:
-        """As `SessionStore.sessions`; sorted."""
-        for session in sorted(session for session in self._sessions if session > after):
+    async def sessions(self, *, after: str = "", idle_since: datetime | None = None) -> AsyncIterator[str]:
+        """As `SessionStore.sessions`; those that there are when the listing begins."""
+        found = [name for name, stored in self._sessions.items() if _is_idle(stored, idle_since)]
+        for session in sorted(session for session in found if session > after):
             yield session
+
+    def _keep(self, saved: Snapshot, added: EncodedCommit, before: _Stored | None) -> Snapshot:
+        stored = _Stored(
+            _Generation() if before is None else before.generation,
+            saved.version,
+            (() if before is None else before.messages) + tuple(map(bytes, added.messages)),
+            added.applied_to(EMPTY_STATE if before is None else before.state),
+            saved.runs,
+            self._clock(),
+        )
+        self._sessions[saved.session] = stored
+        return replace(saved, state=decode_state(stored.state), token=stored.generation)
 
 
 def _is_at(stored: _Stored | None, base: Snapshot) -> bool:
@@ -83,12 +118,5 @@ def _is_at(stored: _Stored | None, base: Snapshot) -> bool:
     return same and base.version == stored.version
 
 
-def _append(stored: _Stored | None, added: EncodedCommit, runs: tuple[RunRecord, ...]) -> _Stored:
-    before = stored or _Stored(_Generation(), 0, (), EMPTY_STATE, ())
-    return _Stored(
-        before.generation,
-        before.version + 1,
-        before.messages + tuple(map(bytes, added.messages)),
-        added.applied_to(before.state),
-        runs,
-    )
+def _is_idle(stored: _Stored, since: datetime | None) -> bool:
+    return since is None or stored.committed_at < since

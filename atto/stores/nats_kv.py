@@ -5,12 +5,15 @@ How a session lies in the bucket: `atto.stores.kv_layout`.
 
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+from msgspec.structs import replace
 
 from atto.broker.jetstream import JetStream
 from atto.protocol.errors import ConcurrentWrite, InvalidSessionId, StoreCorrupt, StoreError, StoreUnavailable
 from atto.protocol.ids import decode_session
 from atto.protocol.sessions import RECENT_RUNS, Commit, Snapshot
-from atto.stores.encoding import EncodedCommit, conflict, encode_commit, is_newest
+from atto.stores.encoding import EncodedCommit, conflict, encode_commit, encode_whole, is_newest, occupied
 from atto.stores.kv_bucket import KvBucket, WrongRevision
 from atto.stores.kv_layout import Keys, Place, beginning
 from atto.stores.kv_reader import KvReader
@@ -20,6 +23,7 @@ SEGMENT_BYTES = 6 << 10
 
 _ATTEMPTS = 8
 _LISTED_AT_ONCE = 100
+_A_MOMENT_AGO = datetime.max.replace(tzinfo=UTC)  # later than any cut-off
 
 
 class NatsKvStore:
@@ -84,21 +88,46 @@ class NatsKvStore:
             base = await self._reloaded(base)
         return await self._write(base, base.token, added)
 
-    async def delete(self, session: str) -> None:
-        """As `SessionStore.delete`. If it fails half-way the session is gone, and a second call cleans up."""
-        key = self._keys.head(session)
-        revision = await self._bucket.mark(key)
-        await self._bucket.purge(f"{key}.>", until=revision)
+    async def put(self, snapshot: Snapshot) -> Snapshot:
+        """As `SessionStore.put`. Raises `NotStorable` for what is no committed session, or too large a state.
 
-    async def sessions(self, *, after: str = "") -> AsyncIterator[str]:
-        """As `SessionStore.sessions`; sorted. What is created or deleted meanwhile may be listed or not."""
+        A long history costs a round trip for each half megabyte.
+        """
+        whole = encode_whole(snapshot)
+        saved = replace(snapshot, messages=whole.commit.messages)
+        try:
+            return await self._create(Snapshot(session=snapshot.session), whole, saved)
+        except ConcurrentWrite:
+            raise occupied(snapshot.session) from None
+
+    async def delete(self, session: str, *, idle_since: datetime | None = None) -> bool:
+        """As `SessionStore.delete`; `idle_since` is compared with the time of the broker.
+
+        If it fails half-way the session is gone, and a second call cleans up. Raises `StoreUnavailable` for a
+        session that is committed faster than it can be deleted.
+        """
+        key = self._keys.head(session)
+        for _ in range(_ATTEMPTS):
+            last = await self._bucket.last_written(key)
+            there = last is not None and not last.deleted
+            if idle_since is not None and (last is None or last.deleted or last.at >= idle_since):
+                return False
+            with contextlib.suppress(WrongRevision):
+                revision = await self._bucket.mark(key, revision=0 if last is None else last.revision)
+                await self._bucket.purge(f"{key}.>", until=revision)
+                return there
+        raise StoreUnavailable(f"session {session!r} is committed faster than it can be deleted")
+
+    async def sessions(self, *, after: str = "", idle_since: datetime | None = None) -> AsyncIterator[str]:
+        """As `SessionStore.sessions`. What is created or deleted meanwhile may be listed or not."""
         heads = self._sessions_of(await self._bucket.heads())
         names = sorted(session for session in heads if session > after)
         for start in range(0, len(names), _LISTED_AT_ONCE):
             batch = names[start : start + _LISTED_AT_ONCE]
-            deleted = await self._bucket.deleted(heads[session] for session in batch)
+            times = await self._bucket.times(heads[session] for session in batch)
             for session in batch:
-                if heads[session] not in deleted:
+                time = times.get(heads[session], _A_MOMENT_AGO)
+                if time is not None and (idle_since is None or time < idle_since):
                     yield session
 
     def _sessions_of(self, heads: list[str]) -> dict[str, str]:
@@ -119,20 +148,24 @@ class NatsKvStore:
             raise conflict(base)
         return stored
 
-    async def _create(self, base: Snapshot, added: EncodedCommit) -> Snapshot:
+    async def _create(self, base: Snapshot, added: EncodedCommit, saved: Snapshot | None = None) -> Snapshot:
         """Version 0 says that there is no such session, be it not yet or no more."""
         revision = 0
         for _ in range(_ATTEMPTS):
             with contextlib.suppress(ConcurrentWrite):
-                return await self._write(base, beginning(self._keys.bucket, revision), added)
+                return await self._write(base, beginning(self._keys.bucket, revision), added, saved)
             stored = await self._bucket.newest(self._keys.head(base.session))
             if stored is not None and stored.data:
                 break
             revision = 0 if stored is None else stored.sequence
         raise conflict(base)
 
-    async def _write(self, base: Snapshot, place: Place, added: EncodedCommit) -> Snapshot:
-        write = KvWrite(self._bucket, self._keys, base, place, added, segment_bytes=self._segment_bytes)
+    async def _write(
+        self, base: Snapshot, place: Place, added: EncodedCommit, saved: Snapshot | None = None
+    ) -> Snapshot:
+        write = KvWrite(
+            *(self._bucket, self._keys, base, place, added), segment_bytes=self._segment_bytes, saved=saved
+        )
         try:
             prepared = await write.prepare()
             try:
@@ -151,11 +184,13 @@ class NatsKvStore:
             stored = await self.load(base.session)
         except StoreError:
             raise error from None
-        record = None if stored is None else stored.record(added.commit.run_id)
-        if stored is not None and record is not None and record not in base.runs:
-            return stored
         if stored is None:
             raise error if base.version == 0 else conflict(base)
+        if stored.token.head.generation == place.head.generation and not added.commit.run_id:
+            return stored  # a put has no run, and a generation of its own
+        record = stored.record(added.commit.run_id)
+        if record is not None and record not in base.runs:
+            return stored
         if stored.token.revision == place.revision or stored.version > base.version + RECENT_RUNS:
             raise error  # it may still arrive; or it did, and its record is gone by now
         raise conflict(base)

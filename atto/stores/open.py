@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from atto.protocol.errors import MissingExtra, UnknownStore
+from atto.protocol.errors import UnknownStore
 from atto.stores.base import SessionStore
 from atto.stores.memory import MemoryStore
 from atto.stores.sqlite import SqliteStore
@@ -68,10 +68,6 @@ async def _nats_kv(jetstream: "JetStream | None", namespace: str, replicas: int)
 
 
 def _postgres(dsn: str) -> "PostgresStore":
-    try:
-        from atto.stores.postgres import PostgresStore  # noqa: PLC0415 - loads asyncpg, as above
-    except ModuleNotFoundError as error:
-        if error.name != "asyncpg":
-            raise
-        raise MissingExtra("PostgresStore needs asyncpg: pip install 'atto-agents[postgres]'") from error
+    from atto.stores import PostgresStore  # noqa: PLC0415 - loads asyncpg, as above
+
     return PostgresStore(dsn)

@@ -13,11 +13,18 @@ import asyncpg
 from msgspec import Raw
 from msgspec.structs import replace
 
-from atto.protocol.errors import ConcurrentWrite, StoreMismatch, TopologyMissing
-from atto.protocol.events import StateChange
+from atto.protocol.errors import StoreMismatch, TopologyMissing
 from atto.protocol.ids import encode_session
 from atto.protocol.sessions import RECENT_RUNS, Commit, Snapshot
-from atto.stores.encoding import EMPTY_STATE, EncodedCommit, conflict, encode_commit, is_newest
+from atto.stores.encoding import (
+    EMPTY_STATE,
+    EncodedCommit,
+    conflict,
+    encode_commit,
+    encode_whole,
+    is_newest,
+    occupied,
+)
 from atto.stores.postgres_database import Database
 from atto.stores.postgres_rows import (
     Place,
@@ -115,15 +122,13 @@ class PostgresStore:
         return await self._append(key, base, base.token, added)
 
     async def put(self, snapshot: Snapshot) -> Snapshot:
-        """As `SessionStore.put`. The session counts as committed now."""
-        key = _key(snapshot.session)
-        change = StateChange(set=snapshot.state)
-        imported = encode_commit(Commit(run_id="", messages=snapshot.messages, change=change))
-        turns = [Turn(0, None, joined(imported)), *past_turns(snapshot)]
-        stored = replace(snapshot, messages=imported.commit.messages)
-        put = await self._insert(key, stored, imported.applied_to(EMPTY_STATE), turns)
+        """As `SessionStore.put`. Raises `NotStorable` for what is no committed session."""
+        key, whole = _key(snapshot.session), encode_whole(snapshot)
+        turns = [Turn(0, None, joined(whole)), *past_turns(snapshot)]
+        stored = replace(snapshot, messages=whole.commit.messages)
+        put = await self._insert(key, stored, whole.applied_to(EMPTY_STATE), turns)
         if put is None:
-            raise ConcurrentWrite(f"session {snapshot.session!r} is there already: delete it first")
+            raise occupied(snapshot.session)
         return put
 
     async def delete(self, session: str, *, idle_since: datetime | None = None) -> bool:

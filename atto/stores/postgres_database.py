@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncGenerator
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -14,6 +14,9 @@ from atto.stores.postgres_errors import FAILURES, RolledBack, translated
 _ATTEMPTS = 8
 _CLEAN_UP_SECONDS = 1.0
 """For taking back what was cancelled; after that the connection is cut, and the pool makes another."""
+
+_HOST = r"(?:[^@/?#:,\[\]]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?"
+_PLACE = re.compile(rf"postgres(?:ql)?://(?:[^@/?#]*@)?({_HOST}(?:,{_HOST})*(?:/[^@/?#]*)?)(?:\?[^@#]*)?")
 
 
 class _Connection(asyncpg.Connection):
@@ -39,7 +42,7 @@ class Database:
         self._pool_size = pool_size
         self._statement_cache_size = statement_cache_size
         self._timeout = timeout
-        self.name = "Postgres" if self._dsn is None else f"Postgres at {_place(self._dsn)}"
+        self.name = "Postgres" if self._dsn is None else _name(self._dsn)
 
     async def open(self) -> None:
         """Connects nowhere yet. Raises RuntimeError if it is open."""
@@ -111,11 +114,7 @@ async def _release(pool: asyncpg.Pool, connection: Any) -> None:
         await pool.release(connection, timeout=_CLEAN_UP_SECONDS)
 
 
-def _place(dsn: str) -> str:
-    """Host, port and database of a DSN, as far as they can be told from the rest, which may be secret."""
-    with contextlib.suppress(ValueError):
-        parts = urlsplit(dsn)
-        port = "" if parts.port is None else f":{parts.port}"
-        if parts.scheme in {"postgres", "postgresql"}:
-            return f"{parts.hostname or 'the default host'}{port}{parts.path}"
-    return "an unreadable DSN"
+def _name(dsn: str) -> str:
+    """With hosts and database, where they can be told for certain from what may be secret."""
+    place = _PLACE.fullmatch(dsn)
+    return f"Postgres at {place[1]}" if place else "Postgres"

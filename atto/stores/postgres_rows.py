@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from atto.protocol.errors import StoreCorrupt
 from atto.protocol.messages import Message
 from atto.protocol.sessions import RunRecord, Snapshot
-from atto.stores.encoding import EncodedCommit, NotStorable, decode_state, reading
+from atto.stores.encoding import EncodedCommit, decode_state, reading
 
 _encoder = msgspec.json.Encoder()
 _turns = msgspec.json.Decoder(tuple[Message, ...])
@@ -50,15 +50,8 @@ def newest_run(saved: Snapshot) -> str:
 
 
 def past_turns(snapshot: Snapshot) -> list[Turn]:
-    """The recent runs of an imported session, as rows without messages.
-
-    Raises `NotStorable` for what is no snapshot of a session.
-    """
+    """The recent runs of a session that is put, as rows without messages."""
     first = snapshot.version - len(snapshot.runs) + 1
-    if snapshot.version == 0:
-        raise NotStorable(f"session {snapshot.session!r} has no commit: there is nothing to put")
-    if first < 1:
-        raise NotStorable(f"session {snapshot.session!r} has more runs than its version {snapshot.version}")
     records = map(text, map(_encoder.encode, snapshot.runs))
     return [Turn(version, record, "[]") for version, record in enumerate(records, first)]
 

@@ -16,12 +16,18 @@ from typing import NamedTuple, Self, TypeVar
 
 from msgspec.structs import replace
 
-from atto.protocol.errors import ConcurrentWrite, StoreUnavailable
-from atto.protocol.events import StateChange
+from atto.protocol.errors import StoreUnavailable
 from atto.protocol.ids import encode_session
 from atto.protocol.sessions import Commit, Snapshot
 from atto.stores import sqlite_rows as rows
-from atto.stores.encoding import EncodedCommit, NotStorable, conflict, encode_commit, is_newest
+from atto.stores.encoding import (
+    EncodedCommit,
+    conflict,
+    encode_commit,
+    encode_whole,
+    is_newest,
+    occupied,
+)
 from atto.stores.sqlite_file import SqliteFile, Synchronous
 
 _LISTED_AT_ONCE = 500
@@ -133,13 +139,9 @@ class SqliteStore:
         return await self._write(lambda connection: _save(connection, base, added, updated))
 
     async def put(self, snapshot: Snapshot) -> Snapshot:
-        """As `SessionStore.put`. Raises `NotStorable` for what has no JSON form, and for version 0."""
+        """As `SessionStore.put`. Raises `NotStorable` for what is no committed session."""
         encode_session(snapshot.session)
-        if snapshot.version == 0:
-            raise NotStorable(f"session {snapshot.session!r} has no commit: there is nothing to put")
-        run_id = snapshot.runs[-1].run_id if snapshot.runs else ""
-        change = StateChange(set=snapshot.state)
-        whole = encode_commit(Commit(run_id=run_id, messages=snapshot.messages, change=change))
+        whole = encode_whole(snapshot)
         updated = self._clock()
         return await self._write(lambda connection: _put(connection, snapshot, whole, updated))
 
@@ -218,7 +220,7 @@ def _put(
     connection: sqlite3.Connection, snapshot: Snapshot, whole: EncodedCommit, updated: datetime
 ) -> Snapshot:
     if rows.read_head(connection, snapshot.session) is not None:
-        raise ConcurrentWrite(f"session {snapshot.session!r} is there already: delete it first")
+        raise occupied(snapshot.session)
     generation = rows.new_generation()
     head = rows.Head(generation, snapshot.version, len(snapshot.messages), snapshot.runs)
     rows.write_commit(connection, snapshot.session, head, whole, updated)

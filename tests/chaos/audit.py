@@ -1,4 +1,4 @@
-"""The end of a chaos run: a fresh client reads every session, and listens once more to a sample of the runs."""
+"""The end of a chaos run: a fresh client reads every session, and listens anew to a sample of the runs."""
 
 import asyncio
 import random

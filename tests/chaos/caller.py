@@ -30,8 +30,8 @@ from tests.chaos.turns import Script
 
 
 class Owed(Struct, frozen=True, omit_defaults=True):
-    """A run that this client has to see to its end. Lines of the client's journal, which outlives its process:
-    the second one of a run, with `done`, settles it.
+    """A run that this client has to see to its end: a line of the client's journal, which outlives its
+    process. The second line of a run, with `done`, settles it.
     """
 
     run: str
@@ -70,6 +70,7 @@ class Caller:
         self._journal.add_now(owed)
 
     def settle(self, run: str) -> None:
+        """Nobody needs to see to the run any more; whatever shows that must be in its file before."""
         if self.owed.pop(run, None) is not None:
             self._journal.add(Owed(run, done=True))
 
@@ -107,7 +108,7 @@ class Caller:
         except AcceptanceUnknown as error:
             session.recorder.add(Unknown(t=now(), label=label, error=str(error)))
         except AttoError as error:
-            session.recorder.add(Refused(t=now(), label=label, error=type(error).__name__))
+            session.recorder.add_now(Refused(t=now(), label=label, error=type(error).__name__))
             self.settle(run_id)
         except asyncio.CancelledError:
             # The caller gave up in the middle of it; an attached run asks for its end then.
@@ -132,7 +133,7 @@ class Caller:
 
 
 class Hearing:
-    """One listener. `last`: the number of the event that it heard last; `ended`: whether by a terminal one."""
+    """One listener. `last`: the number of the event that it heard last; `ended`: it was a terminal one."""
 
     def __init__(
         self, caller: Caller, name: str, session: Session, label: str, run: Run, after: int, follows: str
@@ -142,6 +143,7 @@ class Hearing:
         self.ended = False
         self._caller = caller
         self._run = run
+        self._recorder = session.recorder
         self._add = session.recorder.add
         self._add(
             Listening(t=now(), listener=name, label=label, run=run.run_id, after=after, follows=follows)
@@ -156,6 +158,7 @@ class Hearing:
                     self.last = event.seq
                     if is_terminal(event):
                         self.ended = True
+                        self._recorder.flush()
                         self._caller.settle(self._run.run_id)
                     yield event
         except AttoError as error:

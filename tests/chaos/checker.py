@@ -1,7 +1,7 @@
 """The judge: what must hold of a session, whatever was done to the processes. Pure functions.
 
-Times are compared by intervals only: a turn was accepted before another one if its acceptance was known before
-the other one was submitted. A paused process writes late, so an order of completion alone proves nothing.
+Times are compared by intervals only: a turn was accepted before another one if its acceptance was known
+before the other one was submitted. A paused process writes late: an order of completion alone proves nothing.
 """
 
 from collections import Counter, defaultdict
@@ -84,7 +84,7 @@ def a_run_has_one_outcome(case: Case) -> Iterator[str]:
 
 
 def a_run_is_committed_once(case: Case) -> Iterator[str]:
-    """One that was completed once; one that was refused, failed or cancelled never; any other once at most."""
+    """One that was completed once; one that was refused, failed or cancelled never; others once at most."""
     outcomes = case.outcomes()
     counts = Counter(turn.label for turn in case.committed)
     for label, count in counts.items():
@@ -113,9 +113,7 @@ def commits_are_in_the_order_of_acceptance(case: Case) -> Iterator[str]:
                 yield f"{turn.label} (sequence {turn.sequence}) was committed after {last_sequence}"
             last_sequence = max(last_sequence, (turn.sequence, turn.label))
         if turn.accepted < last_invoked[0]:
-            yield (
-                f"{turn.label} was committed after {last_invoked[1]}, which was submitted when it was accepted"
-            )
+            yield (f"{turn.label} was committed after {last_invoked[1]}, submitted when it had been accepted")
         last_invoked = max(last_invoked, (turn.invoked, turn.label))
 
 
@@ -131,7 +129,7 @@ def versions_count_commits(case: Case) -> Iterator[str]:
     for label, terminals in case.outcomes().items():
         for terminal in terminals:
             if isinstance(terminal, RunCompleted) and places.get(label, terminal.version) != terminal.version:
-                yield f"{label} is turn {places[label]} of the history and was told version {terminal.version}"
+                yield f"{label} is turn {places[label]} of the history, its version {terminal.version}"
 
 
 def histories_are_whole(case: Case) -> Iterator[str]:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from tests.chaos.fail_points import POINTS
 from tests.chaos.fleet import Child, Fleet
 from tests.chaos.records import Line, Recorder, now
+from tests.postgres import Postgres
 
 WEIGHTS: dict[str, float] = {
     "kill": 4,
@@ -21,8 +22,9 @@ WEIGHTS: dict[str, float] = {
     "broker_kill": 2,
     "client_kill": 2,
 }
-"""`fail_…`: the worker kills itself at that point of a turn. With Postgres, `postgres_restart` comes in addition.
-"""
+"""`fail_…`: the worker kills itself at that point of a turn."""
+POSTGRES_WEIGHTS: dict[str, float] = {**WEIGHTS, "postgres_restart": 2}
+"""Where Postgres is the store."""
 
 ARMED = 4.0
 """Seconds that an armed fail point waits for a turn to pass it."""
@@ -45,21 +47,16 @@ Action = Callable[[], Awaitable[Fault | None]]
 class Faults:
     """Inflicts faults on a fleet until its time is over, then lets those under way end.
 
-    At least one worker is left alone at any time. `restart_postgres`: where the store is one that can be.
+    At least one worker is left alone at any time. `postgres`: the store's, if it is one.
     """
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        recorder: Recorder,
-        *,
-        restart_postgres: Callable[[], Awaitable[None]] | None = None,
-    ) -> None:
+    def __init__(self, fleet: Fleet, recorder: Recorder, postgres: Postgres | None = None) -> None:
         self._fleet = fleet
         self._recorder = recorder
         self._chance = random.Random(f"faults {fleet.plan.seed}")
         self._broker = asyncio.Lock()
-        self._restart_postgres = restart_postgres
+        self._postgres = postgres
+        self._database = asyncio.Lock()
         self._actions: dict[str, Action] = {
             "kill": self._kill,
             "stop": self._stop,
@@ -70,14 +67,12 @@ class Faults:
             **{f"fail_{point}": self._fail_at(point) for point in POINTS},
             "broker_kill": self._kill_broker,
             "client_kill": self._kill_client,
-            "postgres_restart": self._postgres_restart,
+            "postgres_restart": self._restart_postgres,
         }
 
     async def inflict(self, seconds: float) -> None:
         plan = self._fleet.plan
-        weights = plan.faults or dict(WEIGHTS)
-        if self._restart_postgres is not None and not plan.faults:
-            weights["postgres_restart"] = 2
+        weights = plan.faults or (WEIGHTS if self._postgres is None else POSTGRES_WEIGHTS)
         until = now() + seconds
         await asyncio.sleep(min(1.5, seconds / 10))  # let the load begin
         async with asyncio.TaskGroup() as tasks:
@@ -218,12 +213,15 @@ class Faults:
             await self._fleet.start_client(self._fleet.index_of(client))
         return _fault("client_kill", at, client, at)
 
-    async def _postgres_restart(self) -> Fault | None:
-        if self._restart_postgres is None:
+    async def _restart_postgres(self) -> Fault | None:
+        if self._postgres is None or self._database.locked():
             return None
-        at = now()
-        await self._restart_postgres()
-        return Fault(t=at, name="postgres_restart", until=now(), target="postgres")
+        async with self._database:
+            at = now()
+            await self._postgres.stop(self._chance.choice(("fast", "immediate")))
+            await asyncio.sleep(self._chance.uniform(0.05, 1.5))
+            await self._postgres.start()
+            return Fault(t=at, name="postgres_restart", until=now(), target="postgres")
 
     def _some_worker(self) -> Child | None:
         free = [worker for worker in self._fleet.workers if not worker.busy]

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Self
 
 from atto.broker.server import EmbeddedBroker
 from tests.chaos.plan import CLIENTS, Plan
@@ -30,7 +31,7 @@ class Child:
         self.pid = process.pid
         self.proxy = proxy
         self.busy = False
-        """Whether a fault has its hands on it."""
+        """Whether a fault has its hands on it, or it is a worker that takes no turns yet."""
 
     def tell(self, command: str) -> None:
         if self.process.stdin is not None:
@@ -60,7 +61,7 @@ class Fleet:
         self._broker = self._new_broker()
         self._stack = contextlib.AsyncExitStack()
 
-    async def __aenter__(self) -> "Fleet":
+    async def __aenter__(self) -> Self:
         await self._broker.__aenter__()
         self._stack.push_async_callback(self.kill_broker)
         self._stack.push_async_callback(self._kill_all)
@@ -83,10 +84,12 @@ class Fleet:
         child = await self._start(
             name, "tests.chaos.worker_process", [name], proxied=self.started % 2 == 0, stdout=True
         )
+        child.busy = True
         self.workers.append(child)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_PATIENCE):
                 await child.process.stdout.readline()
+        child.busy = False
         return child
 
     async def start_client(self, index: int) -> Child:

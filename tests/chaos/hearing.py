@@ -17,7 +17,9 @@ from tests.chaos.history import Listener
 
 
 class Standing(Struct):
-    """The run as a listener knows it. `problems`: what must not be, in words."""
+    """The run as a listener knows it. `attempts`: beginnings that it heard of. `problems`: what must not be,
+    in words.
+    """
 
     texts: dict[int, str] = field(default_factory=dict)
     models: dict[int, Message] = field(default_factory=dict)
@@ -75,7 +77,7 @@ def _numbered(listener: Listener, listeners: dict[str, Listener]) -> tuple[list[
 def _apply(standing: Standing, event: AnyEvent) -> None:
     match event:
         case RunStarted():
-            standing.attempts = max(standing.attempts, event.attempt)
+            standing.attempts += 1
         case TextDelta():
             standing.texts[event.step] = standing.texts.get(event.step, "") + event.text
         case StepRestarted():

@@ -16,7 +16,7 @@ from tests.chaos.turns import make_script
 
 
 class RawProducer:
-    """Publishes turns to sessions that `choose` names, or its own: with a run id, with a message id, with none.
+    """Publishes turns to sessions that `choose` names: with a run id, with a message id, or with neither.
 
     Nothing is published twice: without an id the broker could not know.
     """

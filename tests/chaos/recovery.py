@@ -1,7 +1,7 @@
 """How long sessions stood still after a fault: measured where callers listen.
 
-Words of a run name the process that says them. A fault on a worker affects the sessions that it was speaking in;
-one on the broker those in which a run was under way.
+Words of a run name the process that says them. A fault on a worker affects the sessions that it was speaking
+in; one on the broker those in which a run was under way.
 """
 
 from bisect import bisect_left, bisect_right
@@ -100,7 +100,7 @@ class Recoveries(Struct):
     def _is_alone(self, number: int, ended: float) -> bool:
         fault = self.faults[number]
         return not any(
-            other is not fault and other.t < ended and other.until > fault.t - 1
+            other is not fault and other.t < ended and other.until > fault.t
             for other in self.faults[max(0, number - 50) : number + 50]
             if not other.target.startswith("client")
         )

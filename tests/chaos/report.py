@@ -17,6 +17,15 @@ from tests.chaos.recovery import Recoveries, by_kind, percentiles
 
 SHOWN = 40
 
+_HEAD = """\
+turns {turns:,} in {sessions:,} sessions, heard by {listeners:,} listeners
+outcomes {outcomes}
+takeovers {takeovers:,}, fenced writes {fenced_writes:,}, heard in several attempts {heard_several_attempts:,}
+faults {faults_inflicted:,}, of which {faults_that_bit:,} bit
+
+fault                      bit  stopped    p50 ms    p99 ms    max ms
+"""
+
 
 class Tally(Struct):
     """Counts over all sessions."""
@@ -76,28 +85,16 @@ def summary(directory: Path, tally: Tally, recoveries: Recoveries, mishaps: list
 
 
 def table(result: dict[str, Any]) -> str:
-    lines = [
-        f"turns {result['turns']:,} in {result['sessions']:,} sessions, heard by {result['listeners']:,} "
-        f"listeners; outcomes {result['outcomes']}",
-        f"takeovers {result['takeovers']:,}, fenced writes {result['fenced_writes']:,}, runs heard in several "
-        f"attempts {result['heard_several_attempts']:,}",
-        f"faults {result['faults_inflicted']}, of which {result['faults_that_bit']} bit",
-        "",
-        f"{'fault':<24}{'bit':>6}{'stopped':>9}{'p50 ms':>10}{'p99 ms':>10}{'max ms':>10}",
-    ]
-    kinds = result["recovery_by_kind"]
-    for kind in sorted({*result["faults"], *kinds}):
-        row = kinds.get(kind, {})
-        lines.append(
-            f"{kind:<24}{result['faults'].get(kind, 0):>6}{row.get('n', 0):>9}"
-            + "".join(f"{row.get(column, 0):>10,.0f}" for column in ("p50", "p99", "max"))
-        )
-    row = result["recovery_ms"]
-    lines.append(
-        f"{'all, overlapping too':<24}{result['faults_that_bit']:>6}{row.get('n', 0):>9}"
+    """What a person wants to see first."""
+    kinds, faults = result["recovery_by_kind"], result["faults"]
+    rows = [(kind, faults.get(kind, 0), kinds.get(kind, {})) for kind in sorted({*faults, *kinds})]
+    rows.append(("all, overlapping too", result["faults_that_bit"], result["recovery_ms"]))
+    return _HEAD.format(**result) + "".join(
+        f"{kind:<24}{count:>6}{row.get('n', 0):>9}"
         + "".join(f"{row.get(column, 0):>10,.0f}" for column in ("p50", "p99", "max"))
+        + "\n"
+        for kind, count, row in rows
     )
-    return "\n".join(lines)
 
 
 def violations(tally: Tally, mishaps: list[str]) -> str:

@@ -6,7 +6,6 @@ When standard input ends, the process does too: whoever ran the chaos is gone.
 """
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import os
@@ -15,7 +14,6 @@ import time
 import zlib
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
 
 from atto import Agent, ToolContext, tool
 from atto.models import Chunk, FinishChunk, ModelRequest, TextChunk, ToolCallChunk
@@ -24,7 +22,7 @@ from atto.protocol.messages import Origin
 from atto_workers import RetryPolicy, Topology, Worker
 from tests.chaos.fail_points import FailPoints, count_fencing
 from tests.chaos.mutants import MUTANTS
-from tests.chaos.plan import Plan, load_plan
+from tests.chaos.plan import load_plan
 from tests.chaos.records import Effect, Recorder, now, session_directory
 from tests.chaos.turns import read_script
 
@@ -139,18 +137,6 @@ async def obey(points: FailPoints, effects: Effects) -> None:
     os._exit(3)
 
 
-@contextlib.asynccontextmanager
-async def make_store(plan: Plan) -> AsyncGenerator[Any]:
-    """None: the worker's own, in the broker."""
-    if plan.store == "kv":
-        yield None
-        return
-    from atto.stores.postgres import PostgresStore  # only where the extra is installed
-
-    async with PostgresStore(plan.store) as store:
-        yield store
-
-
 async def main(directory: str, name: str, url: str) -> None:
     plan = load_plan(directory)
     recorder = Recorder(Path(directory) / "workers" / f"{name}.jsonl")
@@ -161,17 +147,15 @@ async def main(directory: str, name: str, url: str) -> None:
     if plan.mutant:
         MUTANTS[plan.mutant]()
     obeying = asyncio.create_task(obey(points, effects))
-    topology = Topology(plan.namespace, partitions=plan.partitions, backlog=plan.backlog)
-    async with make_store(plan) as store:
-        worker = Worker(
-            make_agent(effects, points),
-            nats=url,
-            store=store,
-            topology=topology,
-            grace=10.0,
-            retries=RetryPolicy(base=0.02),
-        )
-        await worker.serve(on_ready=lambda: print("ready", flush=True))  # noqa: T201 - to the parent
+    worker = Worker(
+        make_agent(effects, points),
+        nats=url,
+        store="nats-kv" if plan.store == "kv" else plan.store,
+        topology=Topology(plan.namespace, partitions=plan.partitions, backlog=plan.backlog),
+        grace=10.0,
+        retries=RetryPolicy(base=0.02),
+    )
+    await worker.serve(on_ready=lambda: print("ready", flush=True))  # noqa: T201 - to the parent
     obeying.cancel()
 
 

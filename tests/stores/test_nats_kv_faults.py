@@ -256,7 +256,8 @@ async def test_the_mark_of_a_deleted_session_expires(store, connection, namespac
     stream = connection.jetstream()
     marker = await stream.get_last_msg(f"KV_{namespace}-sessions", f"$KV.{namespace}-sessions.s")
     assert not marker.data
-    assert marker.headers == {"KV-Operation": "DEL", "Nats-TTL": "3600s"}
+    expected = {"Nats-Expected-Last-Subject-Sequence": "1"}
+    assert marker.headers == {"KV-Operation": "DEL", "Nats-TTL": "3600s", **expected}
 
 
 async def test_a_delete_that_crashed_is_completed_by_the_next(store, jetstream, namespace, keys):

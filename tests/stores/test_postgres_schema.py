@@ -91,7 +91,7 @@ async def test_who_may_not_create_tables_can_use_those_that_are_there(make_store
 
 async def test_an_unknown_role_and_an_unknown_database_are_refused(make_store, postgres_dsn):
     for store in (make_store(netloc=as_role(postgres_dsn, "no-such-role")), make_store(path="/no-such-db")):
-        with pytest.raises(PostgresRefused, match="no-such-.* does not exist") as refusal:
+        with pytest.raises(PostgresRefused, match=r"no-such-.* does not exist") as refusal:
             await store.__aenter__()
         assert SECRET not in str(refusal.value)
 
@@ -118,7 +118,7 @@ async def test_an_address_that_cannot_be_read_is_refused_without_a_word_of_it(ds
 
 @pytest.mark.parametrize("place", ["127.0.0.1:5432/db", "[::1]:5432/db", "db.example.com/db"])
 def test_a_store_tells_its_place_and_no_password(place):
-    for password in (SECRET, quote("secret-word @/:?#")):
+    for password in (SECRET, quote("secret-word @/:?#", safe="")):
         dsn = f"postgresql://ann:{password}@{place}?password={password}"
         assert repr(PostgresStore(dsn)) == f"PostgresStore('Postgres at {place}', table_prefix='atto_')"
 

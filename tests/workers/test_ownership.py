@@ -23,14 +23,17 @@ async def names(jetstream: JetStream, namespace: str):
 @pytest.mark.parametrize("partition", [None, 0, 3])
 async def test_of_many_claimants_one_wins(jetstream: JetStream, namespace: str, partition):
     owners = await names(jetstream, namespace)
+    epoch = 0
     for _ in range(10):
         claimed = await asyncio.gather(*(one.claim(partition) for one in owners * 3))
         [winner] = filter(None, claimed)
         known = await owners[0].owners()
-        assert known[partition].consumer == winner
-        assert winner.split("-")[1] == known[partition].worker
-        await owners[0].remove(winner)
-        await owners[0].remove(winner)
+        assert known[partition].consumer == winner.consumer
+        assert winner.consumer.split("-")[1] == known[partition].worker
+        assert winner.epoch > epoch
+        epoch = winner.epoch
+        await owners[0].remove(winner.consumer)
+        await owners[0].remove(winner.consumer)
     assert await owners[0].owners() == {}
 
 

@@ -6,6 +6,7 @@ look at the delivery count.)
 """
 
 import secrets
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -35,12 +36,26 @@ class Owner(NamedTuple):
     consumer: str
 
 
+class Tenure(NamedTuple):
+    """One's own ownership of a partition. `epoch`: when it began, in microseconds of the broker's clock; it
+    orders the owners of a partition.
+    """
+
+    consumer: str
+    epoch: int
+
+
+class _Created(msgspec.Struct):
+    created: datetime
+
+
 class _Names(msgspec.Struct):
     total: int
     consumers: list[str] | None = None
 
 
 _names = msgspec.json.Decoder(_Names)
+_created = msgspec.json.Decoder(_Created)
 
 
 def label(partition: PartitionKey) -> str:
@@ -81,8 +96,8 @@ class Ownership:
             if not names or seen >= page.total:
                 return found
 
-    async def claim(self, partition: PartitionKey) -> str | None:
-        """The name of the new consumer; None if another worker owns the partition."""
+    async def claim(self, partition: PartitionKey) -> Tenure | None:
+        """The new ownership; None if another worker owns the partition."""
         name = f"{label(partition)}-{self._worker}-{secrets.token_hex(4)}"
         config: dict[str, Any] = {
             "name": name,
@@ -100,12 +115,13 @@ class Ownership:
         stream = self._subjects.turns_stream
         request = {"stream_name": stream, "config": config, "action": "create"}
         try:
-            await self._jetstream.api(f"CONSUMER.DURABLE.CREATE.{stream}.{name}", request)
+            reply = await self._jetstream.api(f"CONSUMER.DURABLE.CREATE.{stream}.{name}", request)
         except BrokerRefused as error:
             if error.err_code == FILTER_NOT_UNIQUE:
                 return None
             raise
-        return name
+        created = _created.decode(reply).created
+        return Tenure(name, int(created.timestamp() * 1_000_000))
 
     def _filter(self, partition: PartitionKey) -> dict[str, Any]:
         if partition is not None:

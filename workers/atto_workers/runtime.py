@@ -24,7 +24,8 @@ class Runtime:
     Without `nats` a broker is started beside this process and stopped with it; its data lies in `data_dir`
     and lasts, or in a temporary directory and does not. With `nats` (addresses) the runtime joins what is
     there.
-    `worker`: further arguments for `Worker`; `options`: those of `nats.connect`, for worker and client.
+    `store`: as of `Worker`. `worker`: further arguments for `Worker`; `options`: those of `nats.connect`, for
+    worker and client.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class Runtime:
         nats: str | list[str] | None = None,
         data_dir: str | Path | None = None,
         namespace: str = "atto",
-        store: SessionStore | None = None,
+        store: SessionStore | str = "nats-kv",
         topology: Topology | None = None,
         worker: Mapping[str, Any] | None = None,
         **options: Any,

@@ -7,7 +7,7 @@ from atto.protocol.errors import BrokerRefused, BrokerUnavailable
 from atto_workers.delivery import Claim
 from atto_workers.intake import Intake
 from atto_workers.mailbox import Mailboxes
-from atto_workers.ownership import Owner, Ownership, PartitionKey
+from atto_workers.ownership import Owner, Ownership, PartitionKey, Tenure
 from atto_workers.presence import Presence
 from atto_workers.run.scope import StopReason
 from atto_workers.spread import share
@@ -129,15 +129,16 @@ class Steward:
         """Claims partitions that nobody has, or that a dead worker has."""
         if not vacant:
             return
-        consumers = await asyncio.gather(*(self._claim(*item) for item in vacant.items()))
+        tenures = await asyncio.gather(*(self._claim(*item) for item in vacant.items()))
         # Read after the claims: turns that came in between are only asked about once too often.
         horizon = await self._ownership.last_turn()
-        for partition, consumer in zip(vacant, consumers, strict=True):
-            if consumer is not None:
-                claim = self.claims[partition] = Claim(partition, consumer, horizon)
+        for partition, tenure in zip(vacant, tenures, strict=True):
+            if tenure is not None:
+                claim = Claim(partition, tenure.consumer, horizon, epoch=tenure.epoch)
+                self.claims[partition] = claim
                 await self._intake.open(claim)
 
-    async def _claim(self, partition: PartitionKey, owner: Owner | None) -> str | None:
+    async def _claim(self, partition: PartitionKey, owner: Owner | None) -> Tenure | None:
         if owner is not None:
             _log.info("%s takes partition %s over from %s", self._worker, partition, owner.worker)
             await self._ownership.remove(owner.consumer)

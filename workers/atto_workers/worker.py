@@ -17,8 +17,7 @@ from atto.broker.connection import DEFAULT_SERVER, connected
 from atto.broker.jetstream import JetStream
 from atto.models import Closeable
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable
-from atto.stores import SessionStore
-from atto.stores.nats_kv import NatsKvStore
+from atto.stores import SessionStore, open_store
 from atto_workers.cancels import Cancels
 from atto_workers.delivery import Claim, Delivery
 from atto_workers.gateway import RetryPolicy
@@ -44,12 +43,12 @@ PASSIVATION_PERIOD = 5.0
 class Worker:
     """`async with Worker(agent, nats="nats://…")` runs turns until it is left; `serve()` until a signal.
 
-    `nats`: addresses, or an open connection to use and leave open. `store`: where sessions are kept; the
-    namespace's own KV bucket by default. `topology`: how the namespace is declared if it is not yet.
-    `concurrency`: turns that run at one time; as many again may be held queued. `grace`: seconds that running
-    turns have to finish when the worker stops or lets go of a partition; those that do not are gone on with
-    elsewhere. `idle_limit`, `memory_limit`: when idle sessions leave memory (seconds, bytes). `options`: as
-    of `nats.connect`.
+    `nats`: addresses, or an open connection to use and leave open. `store`: where sessions are kept, an
+    object or a URL as `open_store` takes it; the namespace's own KV bucket by default. `topology`: how the
+    namespace is declared if it is not yet. `concurrency`: turns that run at one time; as many again may be
+    held queued. `grace`: seconds that running turns have to finish when the worker stops or lets go of a
+    partition; those that do not are gone on with elsewhere. `idle_limit`, `memory_limit`: when idle sessions
+    leave memory (seconds, bytes). `options`: as of `nats.connect`.
 
     Leaving drains: nothing new begins, what runs may finish, every partition is handed back.
     """
@@ -60,7 +59,7 @@ class Worker:
         *,
         nats: str | list[str] | Connection = DEFAULT_SERVER,
         namespace: str = "atto",
-        store: SessionStore | None = None,
+        store: SessionStore | str = "nats-kv",
         topology: Topology | None = None,
         concurrency: int = 256,
         grace: float = 30.0,
@@ -102,7 +101,7 @@ class Worker:
             connection = await self._connection(stack)
             jetstream = await stack.enter_async_context(JetStream(connection))
             declared = await self._topology.declare(jetstream)
-            store = await self._opened_store(jetstream, declared)
+            store = await self._opened_store(stack, jetstream, declared)
             await self._start(stack, jetstream, declared, store)
             self._stack = stack.pop_all()
         return self
@@ -149,12 +148,15 @@ class Worker:
             connected(self._nats, on_reconnect=self._reconnected.set, **self._options)
         )
 
-    async def _opened_store(self, jetstream: JetStream, declared: Declared) -> SessionStore:
-        if self._store is not None:
+    async def _opened_store(
+        self, stack: contextlib.AsyncExitStack, jetstream: JetStream, declared: Declared
+    ) -> SessionStore:
+        if not isinstance(self._store, str):
             return self._store
-        store = NatsKvStore(jetstream, self._subjects.namespace, replicas=declared.replicas)
-        await store.declare()
-        return store
+        namespace, replicas = self._subjects.namespace, declared.replicas
+        return await stack.enter_async_context(
+            open_store(self._store, jetstream=jetstream, namespace=namespace, replicas=replicas)
+        )
 
     async def _start(
         self,

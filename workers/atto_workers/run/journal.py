@@ -36,11 +36,13 @@ class StepDone(NamedTuple):
 class Progress(Struct):
     """How far a run came.
 
-    `attempts` that were made; `interrupted`: those of them that their worker let go of, and so are not the
-    turn's fault. `next`: the first number that no event stands under. A new attempt speaks from there: what
-    lies beyond a hole is void, for no listener would ever get past the hole.
+    `attempt`: the number of the newest attempt, 0 if there was none; `attempts`: how many there were;
+    `interrupted`: those of them that their worker let go of, and so are not the turn's fault. `next`: the
+    first number that no event stands under. A new attempt speaks from there: what lies beyond a hole is
+    void, for no listener would ever get past the hole.
     """
 
+    attempt: int = 0
     attempts: int = 0
     interrupted: int = 0
     next: int = 1
@@ -70,11 +72,12 @@ def fold(batches: list[EventBatch]) -> Progress:
     said: list[AnyEvent] = []
     progress = Progress()
     for batch in batches:
-        progress.attempts = max(progress.attempts, batch.attempt)
+        progress.attempt = max(progress.attempt, batch.attempt)
         for event in merger.add(batch):
             del said[event.seq - 1 :]
             said.append(event)
     progress.next = len(said) + 1
+    progress.attempts = len({batch.attempt for batch in batches})
     for event in said:
         _apply(progress, event)
     return progress

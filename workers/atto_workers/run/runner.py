@@ -109,8 +109,7 @@ class TurnRunner:
     ) -> bool:
         """Whether the turn is over for this worker."""
         progress = await self._progress(delivery, content.session, content.run_id)
-        if progress.terminal is not None:
-            await self._acknowledge(delivery)
+        if await self._is_over(delivery, progress):
             return True
         log = self._log_of(delivery, content.session, content.run_id, progress)
         attempt = _Attempt(delivery, content, progress, log)
@@ -137,6 +136,16 @@ class TurnRunner:
         await self._end(delivery, log, outcome)
         return True
 
+    async def _is_over(self, delivery: Delivery, progress: Progress) -> bool:
+        """Whether a turn that comes again needs nothing more, or nothing more from this worker."""
+        if progress.terminal is not None:
+            await self._acknowledge(delivery)
+            return True
+        if not delivery.fresh:
+            # A paused worker that wakes up must not speak after its successor has begun to.
+            await self._verify(delivery.claim)
+        return delivery.claim.is_lost
+
     async def _execute(self, attempt: "_Attempt", resident: Resident, scope: RunScope) -> TerminalEvent:
         """One attempt. Raises whatever ends it otherwise than by an answer."""
         delivery, content, progress, log = attempt
@@ -157,7 +166,9 @@ class TurnRunner:
                     f"the turn was begun {unended} times and never ended: it takes its worker "
                     "down, or what it needs keeps failing"
                 )
-            log.append(RunStarted(seq=log.next, time=now(), agent=self._agent.name, attempt=log.attempt))
+            log.append(
+                RunStarted(seq=log.next, time=now(), agent=self._agent.name, attempt=progress.attempts + 1)
+            )
             if not delivery.fresh:
                 await log.confirm()  # so that this attempt counts even if it kills the worker
             answer = await run_loop(
@@ -247,10 +258,17 @@ class TurnRunner:
                 await asyncio.sleep(RETRY_PAUSE)
 
     def _log_of(self, delivery: Delivery, session: str, run_id: str, progress: Progress) -> RunLog:
+        """The next attempt's.
+
+        Attempts are numbered by ownership, not by what was read of earlier ones: a former owner that was
+        paused may yet begin its own, or say more, and neither may count as newer than its successor's. The
+        first delivery has the lowest number; nobody can have been before it.
+        """
+        is_first = delivery.fresh and progress.attempt == 0
         return RunLog(
             self._outbox,
             self._subjects.event(session, run_id),
-            attempt=progress.attempts + 1,
+            attempt=1 if is_first else max(delivery.claim.epoch, progress.attempt + 1),
             since=progress.next,
             is_silenced=lambda: delivery.claim.is_lost,
         )
