@@ -186,8 +186,10 @@ class NatsKvStore:
             raise error from None
         if stored is None:
             raise error if base.version == 0 else conflict(base)
-        if stored.token.head.generation == place.head.generation and not added.commit.run_id:
-            return stored  # a put has no run, and a generation of its own
+        if not added.commit.run_id:  # a put has no run to look for, but a generation of its own
+            if stored.token.head.generation == place.head.generation:
+                return stored
+            raise conflict(base)
         record = stored.record(added.commit.run_id)
         if record is not None and record not in base.runs:
             return stored

@@ -1,4 +1,4 @@
-"""Imports into the KV store, and deletes on a condition: what is written, and what races and crashes leave."""
+"""Imports into the KV store, and deletes on a condition: what is written, what races and crashes leave."""
 
 import json
 from datetime import UTC, datetime
@@ -136,7 +136,7 @@ async def test_a_put_that_another_one_overtook_leaves_no_trace(store, wired, wir
     others = []
 
     async def meanwhile():
-        others.append(await store.put(replace(history(500), version=20, runs=())))
+        others.append(await store.put(replace(history(500), version=700)))
 
     wire.hits, wire.loses, wire.meanwhile = is_head, loses, meanwhile
     with pytest.raises(ConcurrentWrite, match="there already"):
