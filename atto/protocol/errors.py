@@ -24,6 +24,7 @@ AttoError
 │   │   └── NoResponders        nobody listens there: certain, where a time-out is not
 │   ├── BrokerRefused           the broker answered with an error
 │   ├── DeadLetterUnusable      a dead letter cannot be put back
+│   ├── PostgresRefused         Postgres refuses the store: address, credentials, rights, pooler
 │   ├── TopologyMissing         the namespace was never declared
 │   ├── TopologyMismatch        the namespace was declared otherwise
 │   ├── NoWorkers               nobody answers in the namespace
@@ -37,6 +38,7 @@ AttoError
 └── StoreError                  the session store
     ├── ConcurrentWrite         another writer committed first: load again
     ├── StoreUnavailable        the outcome of the call is unknown
+    ├── NotStorable             what is to be saved has no JSON form, or is too large
     └── StoreCorrupt            what was read is not what was written
 """
 
@@ -211,6 +213,12 @@ class DeadLetterUnusable(OperatorError):
     code = "dead_letter_unusable"
 
 
+class PostgresRefused(OperatorError):
+    """Postgres refuses the store: its DSN, its credentials, its rights, or a pooler in between."""
+
+    code = "postgres_refused"
+
+
 class TopologyMissing(OperatorError):
     """The namespace has not been declared: start a worker, or call `Topology(...).declare(...)`."""
 
@@ -311,6 +319,15 @@ class StoreUnavailable(StoreError):
     """The store did not answer: whether a save took effect is unknown until the session is loaded again."""
 
     code = "store_unavailable"
+
+
+class NotStorable(StoreError):
+    """What the commit adds has no JSON form, is nested too deeply, or is larger than the store takes.
+
+    Nothing was changed, and the same commit will fail again: the message says what to change.
+    """
+
+    code = "not_storable"
 
 
 class StoreCorrupt(StoreError):

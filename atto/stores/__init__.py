@@ -3,9 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from atto.protocol.errors import MissingExtra
+from atto.protocol.errors import MissingExtra, NotStorable
 from atto.stores.base import SessionStore
-from atto.stores.encoding import NotStorable
 from atto.stores.memory import MemoryStore
 
 if TYPE_CHECKING:

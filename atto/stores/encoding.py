@@ -6,27 +6,18 @@ snapshot that `save` returns is the one that `load` will.
 
 import contextlib
 from collections.abc import Generator, Iterable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
 
 from atto.protocol.codec import check_depth
-from atto.protocol.errors import ConcurrentWrite, InvalidTurn, StoreCorrupt, StoreError
+from atto.protocol.errors import ConcurrentWrite, InvalidTurn, NotStorable, StoreCorrupt
 from atto.protocol.events import StateChange
 from atto.protocol.messages import Message
 from atto.protocol.sessions import RECENT_RUNS, Commit, Snapshot
 
 EMPTY_STATE = Raw(b"{}")
-
-
-class NotStorable(StoreError):
-    """What the commit adds has no JSON form, is nested too deeply, or is larger than the store takes.
-
-    Nothing was changed, and the same commit will fail again: the message says what to change.
-    """
-
-    code: ClassVar[str] = "not_storable"
 
 
 class _RawChange(Struct, frozen=True):

@@ -16,12 +16,12 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import msgspec
 
 from atto.protocol.codec import check_depth
-from atto.protocol.errors import InvalidSessionId, InvalidTurn, StoreError
+from atto.protocol.errors import InvalidSessionId, InvalidTurn, NotStorable, StoreError
 from atto.protocol.ids import encode_session
 from atto.protocol.messages import Message
 from atto.protocol.sessions import RunRecord, Snapshot
 from atto.stores.base import SessionStore
-from atto.stores.encoding import NotStorable, check_whole
+from atto.stores.encoding import check_whole
 
 FORMAT = 1
 """In the header as `format`: the version of what the lines are. Additions do not change it."""

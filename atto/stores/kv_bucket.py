@@ -23,13 +23,13 @@ from atto.protocol.errors import (
     BrokerRefused,
     BrokerUnavailable,
     NoResponders,
+    NotStorable,
     StoreCorrupt,
     StoreError,
     StoreUnavailable,
     TopologyMismatch,
     TopologyMissing,
 )
-from atto.stores.encoding import NotStorable
 from atto.stores.kv_layout import Keys
 
 HEADERS_BYTES = 1024

@@ -11,9 +11,9 @@ import itertools
 from msgspec import Raw
 from msgspec.structs import replace
 
-from atto.protocol.errors import AttoError, StoreCorrupt
+from atto.protocol.errors import AttoError, NotStorable, StoreCorrupt
 from atto.protocol.sessions import Snapshot
-from atto.stores.encoding import EncodedCommit, NotStorable, decode_state, reading
+from atto.stores.encoding import EncodedCommit, decode_state, reading
 from atto.stores.kv_bucket import KvBucket, WrongRevision
 from atto.stores.kv_layout import (
     SEGMENT_MESSAGES,

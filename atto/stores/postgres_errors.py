@@ -1,20 +1,18 @@
 """What Postgres and asyncpg raise, in the words of a store."""
 
-from typing import ClassVar
-
 from asyncpg import exceptions as pg
 
-from atto.protocol.errors import AttoError, OperatorError, StoreError, StoreUnavailable, TopologyMissing
-from atto.stores.encoding import NotStorable
+from atto.protocol.errors import (
+    AttoError,
+    NotStorable,
+    PostgresRefused,
+    StoreError,
+    StoreUnavailable,
+    TopologyMissing,
+)
 
 FAILURES = (pg.PostgresError, pg.InterfaceError, pg.InternalClientError, OSError, ValueError)
 """All that a call may raise; `OSError` has time-outs in it, and `ValueError` is what becomes of a bad DSN."""
-
-
-class PostgresRefused(OperatorError):
-    """Postgres refuses the store: its DSN, its credentials, its rights, or a pooler in between."""
-
-    code: ClassVar[str] = "postgres_refused"
 
 
 class RolledBack(StoreUnavailable):

@@ -19,8 +19,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from atto.protocol.errors import StoreCorrupt, StoreError, StoreMismatch, StoreUnavailable
-from atto.stores.encoding import NotStorable
+from atto.protocol.errors import NotStorable, StoreCorrupt, StoreError, StoreMismatch, StoreUnavailable
 
 SCHEMA_VERSION = 1
 """In the file as `user_version`."""

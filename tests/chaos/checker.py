@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from msgspec import Struct
 
 from atto.protocol.events import RunCancelled, RunCompleted, RunFailed, RunSuspended, TerminalEvent
-from atto.protocol.messages import ToolResultPart
 from tests.chaos.hearing import Standing, standing
 from tests.chaos.history import Committed, History, Turn
+from tests.chaos.messages import results_of, shape
 
 TOLERATED = {"attempts_exhausted"}
 """Failures that faults alone can bring about: each attempt at a turn may be hit by one."""
@@ -142,9 +142,9 @@ def histories_are_whole(case: Case) -> Iterator[str]:
         for tools in turn.script.steps:
             expected += [("assistant", *tools), ("tool", *tools)]
         expected.append(("assistant",))
-        if (found := [_shape(message) for message in committed.messages]) != expected:
+        if (found := [shape(message) for message in committed.messages]) != expected:
             yield f"{committed.label} is {found} in the history"
-        yield from (f"{committed.label}: {problem}" for problem in _unmatched_results(committed.messages))
+        yield from (f"{committed.label}: {problem}" for problem in unmatchedresults_of(committed.messages))
 
 
 def listeners_heard_what_was_committed(case: Case) -> Iterator[str]:
@@ -189,7 +189,7 @@ def state_is_what_the_tools_made_it(case: Case) -> Iterator[str]:
     """The count that each committed call of `count` returned is one more than that before it."""
     count, last = 0, None
     for committed in case.committed:
-        for result in _results(committed.messages):
+        for result in results_of(committed.messages):
             if result.name == "count":
                 count += 1
                 last = result.call_id
@@ -237,24 +237,3 @@ def _misfit(turn: Turn, terminal: TerminalEvent) -> str | None:
             return None
         case _:
             return f"ended as {terminal}"
-
-
-def _shape(message) -> tuple[str, ...]:
-    if message.role == "tool":
-        return ("tool", *(part.name for part in message.content))
-    return (message.role, *(call.name for call in message.tool_calls))
-
-
-def _results(messages) -> list[ToolResultPart]:
-    parts = [part for message in messages for part in message.content]
-    return [part for part in parts if isinstance(part, ToolResultPart)]
-
-
-def _unmatched_results(messages) -> Iterator[str]:
-    calls = [call.id for message in messages for call in message.tool_calls]
-    results = _results(messages)
-    if calls != [result.call_id for result in results]:
-        yield f"the calls are {calls}, the results {[result.call_id for result in results]}"
-    for result in results:
-        if result.is_error or not str(result.content).startswith(result.call_id):
-            yield f"the result of {result.call_id} is {result.content!r}"

@@ -6,11 +6,10 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from atto.protocol.errors import ConcurrentWrite, StoreCorrupt
+from atto.protocol.errors import ConcurrentWrite, PostgresRefused, StoreCorrupt
 from atto.protocol.sessions import Commit, Snapshot
 from atto.stores import NotStorable
 from atto.stores.postgres import PostgresStore
-from atto.stores.postgres_errors import PostgresRefused
 from atto.testing.store_contract import StoreContract
 from atto.testing.store_samples import EVERY_MESSAGE, ODD_STATE, ODD_TEXT, commit
 from tests.stores.pooler import TransactionPooler

@@ -5,10 +5,9 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from atto.protocol.errors import StoreMismatch, StoreUnavailable, TopologyMissing
+from atto.protocol.errors import PostgresRefused, StoreMismatch, StoreUnavailable, TopologyMissing
 from atto.protocol.sessions import Snapshot
 from atto.stores.postgres import PostgresStore
-from atto.stores.postgres_errors import PostgresRefused
 from atto.testing.store_samples import commit
 
 SECRET = "secret-word"  # noqa: S105 - nobody's

@@ -6,11 +6,10 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from msgspec.structs import replace
 
-from atto.protocol.errors import ConcurrentWrite, StoreCorrupt
+from atto.protocol.errors import ConcurrentWrite, NotStorable, StoreCorrupt
 from atto.protocol.events import StateChange
 from atto.protocol.messages import Message
 from atto.protocol.sessions import Commit, RunRecord, Snapshot
-from atto.stores.encoding import NotStorable
 from atto.stores.sqlite import SqliteStore
 from atto.testing.store_contract import StoreContract
 from atto.testing.store_samples import EVERY_MESSAGE, ODD_STATE, ODD_TEXT, SESSION_IDS, commit
