@@ -7,9 +7,13 @@ import re
 import sys
 from pathlib import Path
 
+import nats
 import pytest
 
+from atto import Agent, ScriptedModel
 from atto.broker.server import EmbeddedBroker
+from atto_client import Client
+from atto_workers import Topology, Worker
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -60,8 +64,6 @@ async def test_the_cluster(tmp_path: Path):
 
 
 async def declared(url: str) -> str:
-    import nats
-
     connection = await nats.connect(url)
     try:
         await connection.jetstream().stream_info("atto-DEAD")
@@ -74,8 +76,6 @@ async def declared(url: str) -> str:
 
 async def polyglot(url: str) -> None:
     """What the README's `nats pub` and `nats sub` do, in their words."""
-    import nats
-
     [(subject, body)] = re.findall(r"nats pub (\S+) '(.*)'", README)
     [events] = re.findall(r"nats sub '(.*)'", README)
     connection = await nats.connect(url)
@@ -86,6 +86,24 @@ async def polyglot(url: str) -> None:
         said += json.loads((await heard.next_msg(timeout=10)).data)["events"]
     assert said[-1]["message"]["content"] == [{"type": "text", "text": "you said: hi"}]
     await connection.close()
+
+
+async def test_the_operators_snippet(tmp_path: Path):
+    page = (ROOT / "docs" / "operations.md").read_text()
+    [snippet] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    async with EmbeddedBroker() as broker:
+        agent = Agent("echo", ScriptedModel.of(lambda _: "hi"))
+        async with (
+            Worker(agent, nats=broker.url, topology=Topology(partitions=1)),
+            Client(broker.url) as client,
+        ):
+            connection = await nats.connect(broker.url)
+            await connection.jetstream().publish("atto.turn.ann", b"not JSON")
+            await connection.close()
+            await client.run("ann", "hi").result()
+            script = tmp_path / "letters.py"
+            script.write_text(snippet.replace("nats://127.0.0.1:4222", broker.url))
+            assert "1 invalid_turn turn is not valid" in await run(script)
 
 
 async def test_the_quickstart_streams_a_conversation():
