@@ -46,15 +46,20 @@ async def connected(
     user_callback = arguments.pop("reconnected_cb", None)
 
     async def reconnected() -> None:
+        said.clear()
+        _log.warning("connection %s: reconnected", name)
         on_reconnect()
         if user_callback is not None:
             await user_callback()
 
     made = asyncio.Event()
+    said: set[str] = set()
 
     async def failed(error: Exception) -> None:
-        # What prevents the first connection is raised.
-        _log.log(logging.WARNING if made.is_set() else logging.DEBUG, "connection %s: %r", name, error)
+        # What prevents the first connection is raised; what repeats with every try to reconnect is said once.
+        is_news = made.is_set() and repr(error) not in said
+        said.add(repr(error))
+        _log.log(logging.WARNING if is_news else logging.DEBUG, "connection %s: %r", name, error)
 
     callbacks = {"reconnected_cb": reconnected, "error_cb": failed}
     connection = await _first_connection(servers, {**callbacks, **arguments}, connect_timeout)

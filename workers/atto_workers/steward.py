@@ -67,6 +67,7 @@ class Steward:
 
     async def serve(self) -> None:
         """Looks again and again, until cancelled."""
+        was_away = False
         while True:
             try:
                 async with asyncio.timeout(PERIOD):
@@ -78,7 +79,11 @@ class Steward:
                 await self._presence.beat()
                 await self.reconcile()
             except (BrokerUnavailable, BrokerRefused) as error:
-                _log.warning("worker %s cannot look at its partitions now: %s", self._worker, error)
+                level = logging.DEBUG if was_away else logging.WARNING
+                _log.log(level, "worker %s cannot look at its partitions now: %s", self._worker, error)
+                was_away = True
+            else:
+                was_away = False
 
     async def reconcile(self) -> None:
         """One look, and what follows from it. Raises `BrokerUnavailable`, `BrokerRefused`."""
