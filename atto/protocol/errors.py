@@ -38,6 +38,8 @@ AttoError
 └── StoreError                  the session store
     ├── ConcurrentWrite         another writer committed first: load again
     ├── StoreUnavailable        the outcome of the call is unknown
+    ├── NoSuchSession           there is nothing to export
+    ├── NotImportable           the lines are no exported session
     ├── NotStorable             what is to be saved has no JSON form, or is too large
     └── StoreCorrupt            what was read is not what was written
 """
@@ -319,6 +321,18 @@ class StoreUnavailable(StoreError):
     """The store did not answer: whether a save took effect is unknown until the session is loaded again."""
 
     code = "store_unavailable"
+
+
+class NoSuchSession(StoreError):
+    """There is nothing to export: the store has no such session, be it not yet or no more."""
+
+    code = "no_such_session"
+
+
+class NotImportable(StoreError):
+    """The lines are no exported session, or not all of one: the message names the line. Nothing changed."""
+
+    code = "not_importable"
 
 
 class NotStorable(StoreError):

@@ -11,12 +11,18 @@ Everything works on any `SessionStore`, and while workers run turns of the sessi
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from atto.protocol.codec import check_depth
-from atto.protocol.errors import InvalidSessionId, InvalidTurn, NotStorable, StoreError
+from atto.protocol.errors import (
+    InvalidSessionId,
+    InvalidTurn,
+    NoSuchSession,
+    NotImportable,
+    NotStorable,
+)
 from atto.protocol.ids import encode_session
 from atto.protocol.messages import Message
 from atto.protocol.sessions import RunRecord, Snapshot
@@ -25,18 +31,6 @@ from atto.stores.encoding import check_whole
 
 FORMAT = 1
 """In the header as `format`: the version of what the lines are. Additions do not change it."""
-
-
-class NoSuchSession(StoreError):
-    """There is nothing to export: the store has no such session, be it not yet or no more."""
-
-    code: ClassVar[str] = "no_such_session"
-
-
-class NotImportable(StoreError):
-    """The lines are no exported session, or not all of one: the message names the line. Nothing changed."""
-
-    code: ClassVar[str] = "not_importable"
 
 
 class _Header(msgspec.Struct, kw_only=True):

@@ -11,6 +11,8 @@ from tests.chaos.caller import Caller
 from tests.chaos.history import History, read_history
 from tests.chaos.records import Recorder, Stored, now
 
+LATE = "late"
+"""How the client process that listens then is called."""
 AT_ONCE = 16
 LATE_LISTENERS = 4
 """Runs of each session that are listened to from the first event after everything has ended."""
@@ -22,7 +24,7 @@ async def audit(url: str, namespace: str, directory: Path, seed: int) -> None:
     chance = random.Random(f"audit {seed}")
     sessions = sorted((directory / "sessions").iterdir())
     async with Client(url, namespace=namespace) as client:
-        caller = Caller(client, directory, "late", Recorder(directory / "clients" / "late.jsonl"))
+        caller = Caller(client, directory, LATE, Recorder(directory / "clients" / "late.jsonl"))
         slots = asyncio.Semaphore(AT_ONCE)
         async with asyncio.TaskGroup() as tasks:
             for session in sessions:

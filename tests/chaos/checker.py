@@ -12,7 +12,7 @@ from msgspec import Struct
 from atto.protocol.events import RunCancelled, RunCompleted, RunFailed, RunSuspended, TerminalEvent
 from tests.chaos.hearing import Standing, standing
 from tests.chaos.history import Committed, History, Turn
-from tests.chaos.messages import results_of, shape
+from tests.chaos.messages import results_of, shape, unmatched_results
 
 TOLERATED = {"attempts_exhausted"}
 """Failures that faults alone can bring about: each attempt at a turn may be hit by one."""
@@ -144,7 +144,7 @@ def histories_are_whole(case: Case) -> Iterator[str]:
         expected.append(("assistant",))
         if (found := [shape(message) for message in committed.messages]) != expected:
             yield f"{committed.label} is {found} in the history"
-        yield from (f"{committed.label}: {problem}" for problem in unmatchedresults_of(committed.messages))
+        yield from (f"{committed.label}: {problem}" for problem in unmatched_results(committed.messages))
 
 
 def listeners_heard_what_was_committed(case: Case) -> Iterator[str]:

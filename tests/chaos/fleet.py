@@ -80,6 +80,15 @@ class Fleet:
     async def start_worker(self) -> Child:
         """Returns when it takes turns, or has ended."""
         name = f"worker-{self.started}"
+        child = await self._start_worker(name)
+        while child.process.returncode is not None and "BrokerUnavailable" in self._log_tail(child):
+            # The broker was away when it started; whoever runs workers starts such a one again.
+            await self.gone(child, expected={child.process.returncode})
+            child = await self._start_worker(name)
+        child.busy = False
+        return child
+
+    async def _start_worker(self, name: str) -> Child:
         # Half of the workers are not proxied: the proxies share a process with one another.
         child = await self._start(
             name, "tests.chaos.worker_process", [name], proxied=self.started % 2 == 0, stdout=True
@@ -88,8 +97,8 @@ class Fleet:
         self.workers.append(child)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_PATIENCE):
-                await child.process.stdout.readline()
-        child.busy = False
+                if not await child.process.stdout.readline():
+                    await child.process.wait()
         return child
 
     async def start_client(self, index: int) -> Child:

@@ -1,7 +1,7 @@
 """How long sessions stood still after a fault: measured where callers listen.
 
 Words of a run name the process that says them. A fault on a worker affects the sessions that it was speaking
-in; one on the broker those in which a run was under way.
+in; one on the broker those in which a run was under way. Where the listener was hit too, nothing is measured.
 """
 
 from bisect import bisect_left, bisect_right
@@ -10,6 +10,7 @@ from collections import defaultdict
 from msgspec import Struct, field
 
 from atto.protocol.events import RunStarted, TextDelta, is_terminal
+from tests.chaos.audit import LATE
 from tests.chaos.faults import Fault
 from tests.chaos.history import History
 
@@ -26,10 +27,11 @@ class Sample(Struct, frozen=True):
 
 
 class Spoken(Struct, frozen=True):
-    """Something new was heard in a session, at `t`, said by process `pid` (0: unknown)."""
+    """Something new was heard in a session, at `t`, said by process `pid` (0: unknown) to client `hearer`."""
 
     t: float
     pid: int
+    hearer: str
     label: str
     ends: bool
 
@@ -65,13 +67,14 @@ class Recoveries(Struct):
             self.bit.add(number)  # its listeners lost the connection; no worker stood still
             return
         self.bit.add(number)
-        began, ended = self._pause(fault, speaking, spoken, times)
-        if ended is not None:
-            self.samples.append(Sample(number, max(0.0, ended - began), self._is_alone(number, ended)))
+        began, following = self._pause(fault, speaking, spoken, times)
+        if following is not None and not self._is_deaf({speaking.hearer, following.hearer}, fault, following):
+            seconds = max(0.0, following.t - began)
+            self.samples.append(Sample(number, seconds, self._is_alone(number, following.t)))
 
     def _pause(
         self, fault: Fault, speaking: Spoken, spoken: list[Spoken], times: list[float]
-    ) -> tuple[float, float | None]:
+    ) -> tuple[float, Spoken | None]:
         """From the fault (from its end, where the broker was away) to what is said next."""
         began = fault.until if fault.target in {"broker", "postgres"} else fault.t
         taken_over = fault.name in TAKEN_OVER or fault.name.startswith("fail_")
@@ -80,14 +83,20 @@ class Recoveries(Struct):
                 if fault.name == "term":
                     began = said.t  # it drains: the pause begins with its last word
                     if said.ends:
-                        return began, began
+                        return began, said
                 continue
-            return began, said.t
+            return began, said
         return began, None
+
+    def _is_deaf(self, hearers: set[str], fault: Fault, following: Spoken) -> bool:
+        return any(
+            _client(other) in hearers and other.t < following.t and other.until > fault.t - 1
+            for other in self.faults
+        )
 
     def _look_at_client(self, number: int, history: History) -> None:
         fault = self.faults[number]
-        process = "c" + fault.target.removeprefix("client-")
+        process = _client(fault)
         for listener in history.listeners.values():
             if (
                 listener.name.startswith(f"{process}.")
@@ -110,6 +119,9 @@ def _spoken(history: History) -> list[Spoken]:
     """What was heard, each event when the first of all listeners heard it."""
     first: dict[tuple[str, int, int, type], Spoken] = {}
     for listener in history.listeners.values():
+        hearer, _, _ = listener.name.partition(".")
+        if hearer == LATE:
+            continue
         pid = 0
         for t, event in listener.heard:
             match event:
@@ -121,8 +133,13 @@ def _spoken(history: History) -> list[Spoken]:
                     pass
             key = (listener.label, event.seq, pid, type(event))
             if key not in first or t < first[key].t:
-                first[key] = Spoken(t, pid, listener.label, is_terminal(event))
+                first[key] = Spoken(t, pid, hearer, listener.label, is_terminal(event))
     return sorted(first.values(), key=lambda said: said.t)
+
+
+def _client(fault: Fault) -> str:
+    """How the client that it hit calls itself."""
+    return f"c{fault.target.removeprefix('client-')}" if fault.target.startswith("client-") else ""
 
 
 def by_kind(recoveries: Recoveries) -> dict[str, list[float]]:
