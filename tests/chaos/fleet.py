@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import re
 import signal
 import socket
 import sys
@@ -17,6 +18,8 @@ START_PATIENCE = 30.0
 STOP_PATIENCE = 30.0
 CLIENTS_PATIENCE = 120.0
 """Seconds in which clients say what they have to say, and hear what they wait for."""
+AWAY = re.compile("BrokerUnavailable|StoreUnavailable")
+"""In the last words of a worker: what it needs was away when it started."""
 _PORTS = range(20000, 30000)
 """Below those that the system gives to outgoing connections, so that none of them takes the port of a broker
 that is down."""
@@ -81,8 +84,8 @@ class Fleet:
         """Returns when it takes turns, or has ended."""
         name = f"worker-{self.started}"
         child = await self._start_worker(name)
-        while child.process.returncode is not None and "BrokerUnavailable" in self._log_tail(child):
-            # The broker was away when it started; whoever runs workers starts such a one again.
+        while child.process.returncode is not None and AWAY.search(self._log_tail(child)):
+            # Whoever runs workers starts such a one again.
             await self.gone(child, expected={child.process.returncode})
             child = await self._start_worker(name)
         child.busy = False

@@ -1,16 +1,19 @@
 """What chaos found once, told without chance."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from atto import Agent, events
+from atto.broker.server import EmbeddedBroker
 from atto.models import ScriptedModel
 from atto.protocol.messages import Message
 from atto.protocol.sessions import Commit, Snapshot
 from atto.stores import MemoryStore
 from atto_client import Client
 from atto_workers import Topology, Worker
+from tests.integration.proxy import Proxy
 
 EXPIRED = datetime.now(UTC) - timedelta(seconds=1)
 
@@ -35,3 +38,31 @@ async def test_a_run_that_a_dead_worker_committed_is_completed_whatever_stops_it
     assert isinstance(seen[-1], events.RunCompleted)
     assert (seen[-1].text, seen[-1].version) == ("committed", 1)
     assert agent.model.requests == []
+
+
+@pytest.mark.leaves_consumers
+async def test_a_worker_that_finds_a_restarted_broker_later_than_others_keeps_its_partitions(
+    tmp_path, caplog
+):
+    """Nobody listens on its subject then, which at any other time is proof of its death."""
+    caplog.set_level("INFO", logger="atto.worker")
+    agent, topology = Agent("tester", ScriptedModel.of("hi")), Topology("restart", partitions=8)
+    broker = EmbeddedBroker(tmp_path)
+    async with broker, Proxy(broker.url) as proxy, asyncio.timeout(30):
+        port = int(broker.url.rpartition(":")[2])
+        async with (
+            Worker(agent, nats=broker.url, topology=topology),
+            Worker(agent, nats=proxy.url, topology=topology) as late,
+        ):
+            while len(late.partitions) < 4:
+                await asyncio.sleep(0.01)
+            owned = late.partitions
+            await broker.kill()
+            proxy.stall()
+            async with EmbeddedBroker(tmp_path, port=port):
+                await asyncio.sleep(0.8)
+                proxy.flow()
+                await asyncio.sleep(1.5)
+                assert late.partitions == owned
+    assert "over from" not in caplog.text
+    assert "lost partition" not in caplog.text

@@ -75,6 +75,11 @@ class Ownership:
         self._max_ack_pending = max_ack_pending
         self._replicas = replicas
 
+    @property
+    def reconnects(self) -> int:
+        """How often the connection was lost."""
+        return self._jetstream.connection.stats["reconnects"]
+
     async def owners(self) -> dict[PartitionKey, Owner]:
         """Who owns what, as the broker knows it."""
         found: dict[PartitionKey, Owner] = {}

@@ -22,6 +22,8 @@ TIME_OUT = 3
 """Seconds after which a worker that says nothing is taken for dead (the key's TTL: whole seconds)."""
 PING_PATIENCE = 0.5
 """Seconds in which a living worker answers a ping; a slower one still has its key."""
+REUNION = 1.5
+"""Seconds after a reconnect in which others that were cut off as well may still be on their way back."""
 
 
 class Roll(NamedTuple):
@@ -43,6 +45,8 @@ class Presence:
         self._worker = worker
         self._stream = f"KV_{subjects.members_bucket}"
         self._keys = f"$KV.{subjects.members_bucket}"
+        self._reconnects = jetstream.connection.stats["reconnects"]
+        self._back_at = -REUNION
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -77,6 +81,7 @@ class Presence:
     async def roll(self, owners: Iterable[str]) -> Roll:
         """Who is here; `owners` are asked even if they have no key. Raises `BrokerUnavailable`."""
         present = await self._present()
+        self._notice_reconnect()
         others = list((present | set(owners)) - {self._worker})
         answers = await asyncio.gather(*(self._lives(other, known=other in present) for other in others))
         living = {self._worker, *(other for other, lives in zip(others, answers, strict=True) if lives)}
@@ -86,11 +91,18 @@ class Presence:
         keys = await self._jetstream.read_last(self._stream, [f"{self._keys}.>"])
         return {key.subject.rpartition(".")[2] for key in keys if key.data}
 
+    def _notice_reconnect(self) -> None:
+        reconnects = self._jetstream.connection.stats["reconnects"]
+        if reconnects != self._reconnects:
+            self._reconnects = reconnects
+            self._back_at = asyncio.get_running_loop().time()
+
     async def _lives(self, worker: str, *, known: bool) -> bool:
         try:
             await self._jetstream.request(self._subjects.worker(worker), timeout=PING_PATIENCE)
         except NoResponders:
-            return False
+            # A broker that was restarted is without those who have not found it yet: only their keys tell.
+            return known and asyncio.get_running_loop().time() - self._back_at < REUNION
         except BrokerUnavailable:
             return known
         return True

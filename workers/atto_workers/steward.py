@@ -8,15 +8,19 @@ from atto_workers.delivery import Claim
 from atto_workers.intake import Intake
 from atto_workers.mailbox import Mailboxes
 from atto_workers.ownership import Owner, Ownership, PartitionKey, Tenure
-from atto_workers.presence import Presence
+from atto_workers.presence import TIME_OUT, Presence
 from atto_workers.run.scope import StopReason
 from atto_workers.spread import share
 
 PERIOD = 1.0
 """Seconds between looks at who is there and who owns what; news make it sooner."""
 
+ASSURANCE = TIME_OUT - 1.0
+"""Seconds for which a look at the owners can be relied on: others wait longer before they take over."""
 RENEWAL_GRACE = 1.0
 """Seconds that running turns have before a partition is claimed anew: its other sessions wait for it."""
+RETRY_PAUSE = 0.2
+"""Seconds before a broker that is away is asked again whether a claim stands."""
 STOP_PATIENCE = 5.0
 """Seconds that a run has to end once it was stopped."""
 
@@ -49,6 +53,8 @@ class Steward:
         self._grace = grace
         self._releases: dict[PartitionKey, asyncio.Task[None]] = {}
         self._news = asyncio.Event()
+        self._looked_at = 0.0
+        self._looked_over = -1
 
     def look(self, _claim: Claim | None = None) -> None:
         """Something may have changed: look soon."""
@@ -76,7 +82,6 @@ class Steward:
                 pass
             self._news.clear()
             try:
-                await self._presence.beat()
                 await self.reconcile()
             except (BrokerUnavailable, BrokerRefused) as error:
                 level = logging.DEBUG if was_away else logging.WARNING
@@ -87,7 +92,10 @@ class Steward:
 
     async def reconcile(self) -> None:
         """One look, and what follows from it. Raises `BrokerUnavailable`, `BrokerRefused`."""
+        looking_at, looking_over = asyncio.get_running_loop().time(), self._ownership.reconnects
+        await self._presence.beat()
         owners = await self._ownership.owners()
+        self._looked_at, self._looked_over = looking_at, looking_over
         roll = await self._presence.roll(owner.worker for owner in owners.values())
         for claim in [claim for key, claim in self.claims.items() if not _stands(claim, owners.get(key))]:
             self._lose(claim)
@@ -105,14 +113,30 @@ class Steward:
             }
         )
 
-    async def verify(self, claim: Claim) -> None:
-        """Finds out whether a claim still stands, and gives it up if not."""
+    async def assure(self, claim: Claim) -> None:
+        """Gives the claim up unless it stood a moment ago, at a time after this call at the latest.
+
+        Asks the broker only if this worker was paused, or its connection lost, since it last looked: within
+        its presence time-out, and over one connection, nobody can have taken it for dead.
+        """
+        while claim.is_open and not self._looked_a_moment_ago():
+            if await self.verify(claim):
+                return
+            await asyncio.sleep(RETRY_PAUSE)
+
+    def _looked_a_moment_ago(self) -> bool:
+        is_recent = asyncio.get_running_loop().time() - self._looked_at < ASSURANCE
+        return is_recent and self._looked_over == self._ownership.reconnects
+
+    async def verify(self, claim: Claim) -> bool:
+        """Finds out whether a claim still stands, and gives it up if not; False if the broker cannot say."""
         try:
             owners = await self._ownership.owners()
         except (BrokerUnavailable, BrokerRefused):
-            return
+            return False
         if not _stands(claim, owners.get(claim.partition)) and not claim.is_lost:
             self._lose(claim)
+        return True
 
     async def release_all(self) -> None:
         """Hands every partition back: what runs may finish within the grace time."""

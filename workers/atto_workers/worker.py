@@ -185,6 +185,7 @@ class Worker:
             cancels=cancels,
             policy=self._retries,
             verify=self._verify,
+            assure=self._assure,
         )
         self._mailboxes = Mailboxes(
             runner, self._idle_sessions, tasks, limit=self._concurrency, on_finished=self._finished
@@ -248,6 +249,10 @@ class Worker:
     def _renew(self, claim: Claim) -> None:
         if self._steward is not None:
             self._steward.renew(claim)
+
+    async def _assure(self, claim: Claim) -> None:
+        if self._steward is not None:
+            await self._steward.assure(claim)
 
     async def _verify(self, claim: Claim) -> None:
         if self._steward is not None:

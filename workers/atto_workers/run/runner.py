@@ -58,7 +58,9 @@ class _Attempt(NamedTuple):
 
 
 class TurnRunner:
-    """Runs the turns of one agent. `verify` finds out whether a claim still stands."""
+    """Runs the turns of one agent. `verify` finds out whether a claim still stands, `assure` likewise,
+    but asks only where that is in doubt.
+    """
 
     def __init__(
         self,
@@ -70,7 +72,8 @@ class TurnRunner:
         outbox: Outbox,
         cancels: Cancels,
         policy: RetryPolicy,
-        verify: Callable[[Claim], Awaitable[None]],
+        verify: Callable[[Claim], Awaitable[object]],
+        assure: Callable[[Claim], Awaitable[None]],
     ) -> None:
         self._agent = agent
         self._store = store
@@ -81,6 +84,7 @@ class TurnRunner:
         self._dead_letters = DeadLetters(jetstream, subjects)
         self._policy = policy
         self._verify = verify
+        self._assure = assure
 
     async def run(self, delivery: Delivery, resident: Resident, scope: RunScope) -> None:
         """Ends the turn, or leaves it to the partition's next owner if `scope` or the claim says so.
@@ -196,7 +200,14 @@ class TurnRunner:
             # An earlier owner may have committed the turn: then only the store can say what became of it.
             tries = commits.STORE_TRIES if delivery.fresh else None
             session = attempt.content.session
-            resident.snapshot = await commits.load(self._store, session, delivery.claim, tries=tries)
+            snapshot = await commits.load(self._store, session, delivery.claim, tries=tries)
+            # A worker that was paused, and is no longer the owner, could load what its successor committed
+            # long after this very turn, when its record is gone. Asked after the load, so that whatever a
+            # successor commits from here on refuses our own commit.
+            await self._assure(delivery.claim)
+            if delivery.claim.is_lost:
+                raise commits.GaveUp
+            resident.snapshot = snapshot
         return resident.snapshot
 
     async def _start_over(self, attempt: "_Attempt", resident: Resident) -> None:
