@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import inspect
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 import nats.errors
@@ -14,6 +15,7 @@ from atto.protocol.errors import BrokerUnavailable
 DEFAULT_SERVER = "nats://127.0.0.1:4222"
 
 _log = logging.getLogger("atto.broker")
+_SCHEMES = ("nats", "tls", "ws", "wss")
 
 # nats-py gives up after 60 attempts and waits 2 s between them; a worker or a client outlives its broker.
 _DEFAULTS: dict[str, Any] = {
@@ -54,15 +56,18 @@ async def connected(
 
     made = asyncio.Event()
     said: set[str] = set()
+    errors: list[Exception] = []
 
     async def failed(error: Exception) -> None:
         # What prevents the first connection is raised; what repeats with every try to reconnect is said once.
         is_news = made.is_set() and repr(error) not in said
         said.add(repr(error))
+        errors[:] = [error]
         _log.log(logging.WARNING if is_news else logging.DEBUG, "connection %s: %r", name, error)
 
+    check_options(options)
     callbacks = {"reconnected_cb": reconnected, "error_cb": failed}
-    connection = await _first_connection(servers, {**callbacks, **arguments}, connect_timeout)
+    connection = await _first_connection(servers, {**callbacks, **arguments}, connect_timeout, errors)
     made.set()
     try:
         yield connection
@@ -71,10 +76,14 @@ async def connected(
 
 
 async def _first_connection(
-    servers: str | list[str], arguments: dict[str, Any], patience: float
+    servers: str | list[str], arguments: dict[str, Any], patience: float, errors: list[Exception]
 ) -> Connection:
-    """Tries until `patience` seconds have passed, or for nothing if the broker says so."""
-    last: Exception = TimeoutError("no answer in time")
+    """Tries until `patience` seconds have passed, or for nothing if the broker says so.
+
+    `errors` holds what nats-py met and did not raise.
+    """
+    _check_addresses(servers)
+    last: Exception | None = None
     once: dict[str, Any] = {**arguments, "allow_reconnect": False}
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(patience):
@@ -92,6 +101,7 @@ async def _first_connection(
                 else:
                     connection.options["allow_reconnect"] = arguments.get("allow_reconnect", True)
                     return connection
+    last = last or next(iter(errors), None) or TimeoutError("no answer in time")
     raise BrokerUnavailable(
         f"cannot connect to {_shown(servers)}: {str(last) or repr(last)}. "
         "Is a nats-server running there, and are the credentials right?"
@@ -100,10 +110,26 @@ async def _first_connection(
 
 async def close(connection: Connection) -> None:
     """Sends what is still buffered, if the broker is there, and closes."""
-    if connection.is_connected:
-        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+    with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+        if connection.is_connected:
             await connection.flush(timeout=2)
-    await connection.close()
+    with contextlib.suppress(nats.errors.Error, OSError):
+        await connection.close()
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raises `TypeError` for what is no option of `nats.connect`, so that a slip of the pen is noticed."""
+    known = inspect.signature(Connection.connect).parameters
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise TypeError(f"unexpected argument {', '.join(unknown)}: neither ours nor one of nats.connect")
+
+
+def _check_addresses(servers: str | list[str]) -> None:
+    for address in servers.split(",") if isinstance(servers, str) else servers or [""]:
+        scheme, separator, rest = address.partition("://")
+        if not address or (separator and (scheme not in _SCHEMES or not rest)):
+            raise BrokerUnavailable(f"{address!r} is no address of a broker: write it as nats://HOST:PORT")
 
 
 def _shown(servers: str | list[str]) -> str:

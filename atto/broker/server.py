@@ -76,6 +76,7 @@ class EmbeddedBroker:
         self._url = ""
         self._log = b""
         self._process: subprocess.Popen[bytes] | None = None
+        self._following: asyncio.Task[None] | None = None
         self._resources = contextlib.AsyncExitStack()
         self._ending = asyncio.Lock()
 
@@ -130,6 +131,11 @@ class EmbeddedBroker:
         async with self._ending:
             await self._resources.aclose()
 
+    async def ended(self) -> None:
+        """Returns when the server has ended, for whatever reason."""
+        if self._following is not None:
+            await asyncio.wait({self._following})
+
     async def kill(self) -> None:
         """SIGKILL: a crash. A named data directory stays as the server left it, free for the next broker."""
         if self._process is not None:
@@ -145,6 +151,7 @@ class EmbeddedBroker:
             process = _launch(binary, _arguments(directory, self._port), lifeline, lock)
             self._process = process
             log = asyncio.create_task(self._follow_log(process, ready), name="log of the embedded broker")
+            self._following = log
             self._resources.push_async_callback(self._end, process, log)
             os.pwrite(lock, b"%-10d\n" % process.pid, 0)
         if not await ready:

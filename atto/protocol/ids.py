@@ -59,6 +59,8 @@ def escape(text: str) -> str:
 
 
 def _encode(text: str) -> str:
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"is a {type(text).__name__}: it must be a string")  # noqa: TRY004 - it becomes ours
     if not text:
         raise ValueError("is empty: name it with 1 to 128 bytes")
     try:
@@ -86,6 +88,8 @@ def _decode(token: str) -> str:
 
 
 def _shorten(text: str) -> str:
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return repr(text)
     return repr(text) if len(text) <= 64 else f"{text[:48]!r}… ({len(text)} characters)"
 
 

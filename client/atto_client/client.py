@@ -9,7 +9,7 @@ from typing import Any, Self
 import msgspec
 from nats.aio.client import Client as Connection
 
-from atto.broker.connection import DEFAULT_SERVER, connected
+from atto.broker.connection import DEFAULT_SERVER, check_options, connected
 from atto.broker.jetstream import JetStream
 from atto.protocol import codec
 from atto.protocol.errors import BrokerUnavailable, NoResponders, NoWorkers, StoreUnavailable
@@ -45,12 +45,14 @@ class Client:
     ) -> None:
         self._subjects = Subjects(namespace)
         self._servers = servers
+        check_options(options)
         self._options: dict[str, Any] = {"name": "atto-client", **options}
         self._connection = connection
         self._patience = submit_patience
         self._listeners: set[Listener] = set()
         self._stack: contextlib.AsyncExitStack | None = None
         self._open: JetStream | None = None
+        self._failure: Exception | None = None
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
@@ -61,6 +63,7 @@ class Client:
                     **self._options,
                 )
             )
+            self._failure = None
             self._open = await stack.enter_async_context(JetStream(connection))
             self._stack = stack.pop_all()
         return self
@@ -69,8 +72,7 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         stack, self._stack, self._open = self._stack, None, None
-        for listener in self._listeners:
-            listener.close(BrokerUnavailable("the client was closed while a run was listened to"))
+        self.fail(BrokerUnavailable("the client was closed while a run was listened to"))
         if stack is not None:
             await stack.aclose()
 
@@ -174,8 +176,16 @@ class Client:
             self._subjects.cancel(session, run_id), codec.encode(Cancel(reason=reason))
         )
 
+    def fail(self, error: Exception) -> None:
+        """Ends all iterations, and every later call, with `error`: the broker will not come back."""
+        self._failure = error
+        for listener in self._listeners:
+            listener.close(error)
+
     @property
     def _jetstream(self) -> JetStream:
+        if self._open is not None and self._failure is not None:
+            raise self._failure
         if self._open is None:
             raise BrokerUnavailable("the client is not open: use it inside `async with Client(…) as client`")
         return self._open

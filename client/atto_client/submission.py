@@ -1,6 +1,7 @@
 """Submitting a turn: the broker's acknowledgement is its acceptance."""
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -28,6 +29,8 @@ from atto.protocol.messages import InputPart
 from atto.protocol.subjects import Subjects
 from atto.protocol.turns import Turn
 
+_HEADER_NAME = re.compile(r"[!#-9;-~]+", re.ASCII)
+
 RETRY_PAUSE = 0.1
 """Seconds before a turn is offered again to a broker that had nobody to take it."""
 
@@ -45,6 +48,10 @@ class Submission:
         metadata: Mapping[str, str] | None,
         headers: Mapping[str, str] | None,
     ) -> None:
+        if expires is not None and not isinstance(expires, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidTurn(f"`expires` is a datetime with an offset from UTC, not {expires!r}")
+        if not isinstance(user_input, str | Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidTurn(f"input is a text or a list of parts, not {user_input!r}")
         self.session = session
         self.is_named = run_id is not None
         self.run_id = ids.new_run_id() if run_id is None else run_id
@@ -60,7 +67,7 @@ class Submission:
         except (TypeError, ValueError) as error:
             raise InvalidTurn(f"turn is not valid: {error}") from None
         codec.decode_turn(self._body)
-        self._headers = {**(headers or {}), "Nats-Msg-Id": self._message_id}
+        self._headers = {**_checked(headers or {}), "Nats-Msg-Id": self._message_id}
 
     async def accept(self, jetstream: JetStream, subjects: Subjects, *, patience: float) -> PubAck:
         """Returns once the broker has the turn; `duplicate` if it had it before.
@@ -88,6 +95,7 @@ class Submission:
                 maybe_accepted = True
                 if left <= 0 or jetstream.connection.is_closed:
                     raise self._gave_up(maybe_accepted, error) from error
+                await asyncio.sleep(RETRY_PAUSE)
 
     def _gave_up(self, maybe_accepted: bool, error: BrokerUnavailable) -> Exception:
         if not maybe_accepted:
@@ -114,6 +122,15 @@ class Submission:
                 f"the namespace takes no more turns now ({error.description}): back off, then submit again"
             )
         return error
+
+
+def _checked(headers: Mapping[str, str]) -> Mapping[str, str]:
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name) or not value.isprintable():
+            raise InvalidTurn(
+                f"header {name!r}: {value!r} cannot travel: use one line, and no space in the name"
+            )
+    return headers
 
 
 async def _check_declared(jetstream: JetStream, subjects: Subjects) -> None:

@@ -80,6 +80,11 @@ class Ownership:
         """How often the connection was lost."""
         return self._jetstream.connection.stats["reconnects"]
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the broker can be asked now."""
+        return self._jetstream.connection.is_connected
+
     async def owners(self) -> dict[PartitionKey, Owner]:
         """Who owns what, as the broker knows it."""
         found: dict[PartitionKey, Owner] = {}

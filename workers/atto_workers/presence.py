@@ -69,6 +69,8 @@ class Presence:
 
     async def leave(self) -> None:
         """Takes the key away: the others share the partitions among themselves from now on."""
+        if not self._jetstream.connection.is_connected:
+            return  # the key expires, and a worker that is told to stop does not wait for a broker
         with suppress(BrokerUnavailable, BrokerRefused):
             await self._put(b"", {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": "1s"})
         await self.announce()

@@ -1,5 +1,6 @@
 """The front door: broker, worker and client in one process, or just worker and client beside a cluster."""
 
+import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -9,7 +10,7 @@ from typing import Any, Self
 
 from atto.agents import Agent
 from atto.broker.server import EmbeddedBroker
-from atto.protocol.errors import BrokerUnavailable
+from atto.protocol.errors import BrokerFailed, BrokerUnavailable
 from atto.protocol.messages import InputPart
 from atto.protocol.sessions import Snapshot
 from atto.stores import SessionStore
@@ -81,12 +82,16 @@ class Runtime:
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             self._url = self._nats
+            broker: EmbeddedBroker | None = None
             if self._url is None:
-                self._url = (await stack.enter_async_context(EmbeddedBroker(self._data_dir))).url
+                broker = await stack.enter_async_context(EmbeddedBroker(self._data_dir))
+                self._url = broker.url
             await stack.enter_async_context(Worker(self.agent, nats=self._url, **self._worker))
             self._client = await stack.enter_async_context(
                 Client(self._url, namespace=self._namespace, **self._options)
             )
+            if broker is not None:
+                stack.callback(asyncio.create_task(_watch(broker, self._client), name="broker watch").cancel)
             self._stack = stack.pop_all()
         return self
 
@@ -135,3 +140,13 @@ class Runtime:
     async def snapshot(self, session: str) -> Snapshot:
         """As `Client.snapshot`."""
         return await self.client.snapshot(session)
+
+
+async def _watch(broker: EmbeddedBroker, client: Client) -> None:
+    """Whoever listens to a run must learn that nothing will come any more."""
+    await broker.ended()
+    client.fail(
+        BrokerFailed(
+            "the nats-server of this runtime has ended: with a `data_dir` all goes on at the next start"
+        )
+    )

@@ -145,13 +145,7 @@ class Steward:
             for partition in self.claims.keys() - self._releases.keys():
                 tasks.create_task(self._release(self.claims[partition], self._grace))
         await asyncio.gather(*under_way)
-        try:
-            # A claim may have been under way when the steward was stopped.
-            for owner in (await self._ownership.owners()).values():
-                if owner.worker == self._worker:
-                    await self._ownership.remove(owner.consumer)
-        except (BrokerUnavailable, BrokerRefused) as error:
-            _log.warning("what %s still owns is left to be taken over: %s", self._worker, error)
+        await self._remove_own()
         await self._presence.announce()
 
     async def _take(self, vacant: dict[PartitionKey, Owner | None]) -> None:
@@ -172,6 +166,26 @@ class Steward:
             _log.info("%s takes partition %s over from %s", self._worker, partition, owner.worker)
             await self._ownership.remove(owner.consumer)
         return await self._ownership.claim(partition)
+
+    async def _remove_own(self) -> None:
+        """What is still ours: a claim may have been under way when the steward was stopped."""
+        try:
+            owners = await self._ownership.owners() if self._ownership.is_connected else {}
+        except (BrokerUnavailable, BrokerRefused) as error:
+            _log.warning("what %s still owns is left to be taken over: %s", self._worker, error)
+            return
+        for owner in owners.values():
+            if owner.worker == self._worker:
+                await self._remove(owner.consumer)
+
+    async def _remove(self, consumer: str) -> None:
+        if not self._ownership.is_connected:
+            _log.warning("%s is left to be taken over: the broker is away", consumer)
+            return
+        try:
+            await self._ownership.remove(consumer)
+        except (BrokerUnavailable, BrokerRefused) as error:
+            _log.warning("%s is left to be taken over: %s", consumer, error)
 
     def _lose(self, claim: Claim) -> None:
         _log.warning("worker %s lost partition %s", self._worker, claim.partition)
@@ -195,10 +209,7 @@ class Steward:
                 if not await self._settles(claim, STOP_PATIENCE):
                     _log.error("partition %s: a tool ignores its cancellation; left behind", partition)
                     self._mailboxes.lose(claim)
-            try:
-                await self._ownership.remove(claim.consumer)
-            except (BrokerUnavailable, BrokerRefused) as error:
-                _log.warning("partition %s is left to be taken over: %s", partition, error)
+            await self._remove(claim.consumer)
         finally:
             if self.claims.get(partition) is claim:
                 del self.claims[partition]

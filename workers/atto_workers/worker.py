@@ -13,7 +13,7 @@ from typing import Any, Self
 from nats.aio.client import Client as Connection
 
 from atto.agents import Agent
-from atto.broker.connection import DEFAULT_SERVER, connected
+from atto.broker.connection import DEFAULT_SERVER, check_options, connected
 from atto.broker.jetstream import JetStream
 from atto.models import Closeable
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable
@@ -80,6 +80,7 @@ class Worker:
         self._grace = grace
         self._idle_sessions = IdleSessions(idle_limit=idle_limit, memory_limit=memory_limit)
         self._retries = retries or RetryPolicy()
+        check_options(options)
         self._options: dict[str, Any] = {"name": f"atto-worker-{self.id}", **options}
         self._stack: contextlib.AsyncExitStack | None = None
         self._intake: Intake | None = None

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterator
 
 from atto.agents import Agent
@@ -12,6 +13,8 @@ from atto.protocol.errors import ModelError
 from atto.protocol.events import ModelCompleted, ReasoningDelta, StepRestarted, TextDelta
 from atto_workers.gateway import RetryPolicy
 from atto_workers.run.log import RunLog
+
+_log = logging.getLogger("atto.worker")
 
 _PIECE = 32_768
 """Characters in one delta at the most, so that whatever a model says at once fits into a message."""
@@ -72,6 +75,7 @@ async def _stream(agent: Agent, request: ModelRequest, step: int, log: RunLog) -
     except ModelError:
         raise
     except Exception as error:
+        _log.warning("the model of agent %s raised", agent.name, exc_info=error)
         raise ModelError(f"{type(model).__name__} raised {type(error).__name__}: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from atto.protocol.messages import Message, ToolCallPart, ToolResultPart
 from atto.protocol.sessions import apply, compose
 from atto_workers.run.journal import StepDone
 from atto_workers.run.log import RunLog
+
+_log = logging.getLogger("atto.worker")
 
 
 class SessionState:
@@ -114,6 +117,8 @@ class ToolCalls:
             content = await tool.call(call.arguments, context)
             return content, False, view.changes()
         except ToolError as error:
+            if error.__cause__ is not None:  # the model reads one line of it, the author wants the rest
+                _log.warning("tool %s of run %s failed", call.name, self._run_id, exc_info=error.__cause__)
             return str(error), True, StateChange()
 
     async def _begin(self, call: ToolCallPart) -> Tool[..., Any]:
