@@ -185,6 +185,9 @@ class TurnRunner:
                 progress=progress,
                 policy=self._policy,
             )
+        # A successor that ended the run without a commit (it was cancelled, or failed) leaves nothing in the
+        # store that would refuse ours.
+        await self._make_sure(delivery.claim)
         commit = Commit(run_id=content.run_id, messages=answer.messages, change=answer.change)
         snapshot = resident.snapshot = await commits.save(self._store, snapshot, commit, delivery.claim)
         record = snapshot.record(content.run_id)
@@ -204,11 +207,15 @@ class TurnRunner:
             # A worker that was paused, and is no longer the owner, could load what its successor committed
             # long after this very turn, when its record is gone. Asked after the load, so that whatever a
             # successor commits from here on refuses our own commit.
-            await self._assure(delivery.claim)
-            if delivery.claim.is_lost:
-                raise commits.GaveUp
+            await self._make_sure(delivery.claim)
             resident.snapshot = snapshot
         return resident.snapshot
+
+    async def _make_sure(self, claim: Claim) -> None:
+        """Raises `GaveUp` if the partition is another worker's by now."""
+        await self._assure(claim)
+        if claim.is_lost:
+            raise commits.GaveUp
 
     async def _start_over(self, attempt: "_Attempt", resident: Resident) -> None:
         """Another writer was first: if the partition is still ours, the turn runs again on top of that."""
