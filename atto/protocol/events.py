@@ -160,6 +160,7 @@ def is_terminal(event: AnyEvent) -> TypeGuard[TerminalEvent]:
 class EventBatch(Struct, frozen=True, kw_only=True):
     """One message on an event subject: events with consecutive numbers, all of one attempt.
 
+    `attempt`: 1 for the first; a later one has a higher number, not always the next.
     `since`: the number of this attempt's first event (1 for the first attempt).
     """
 

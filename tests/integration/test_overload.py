@@ -22,7 +22,8 @@ async def test_a_worker_takes_no_more_turns_than_it_can_hold(worker, client, nam
         assert held <= 4 * CONCURRENCY
         gate.set()
         results = await asyncio.gather(*(run.result() for run in runs))
-        assert busy._intake._held == 0
+        while busy._intake._held:  # the last is let go of just after its terminal event
+            await asyncio.sleep(0)
     assert {result.text for result in results} == {"done"}
 
 

@@ -113,20 +113,26 @@ class Steward:
             }
         )
 
-    async def assure(self, claim: Claim) -> None:
-        """Gives the claim up unless it stood a moment ago, at a time after this call at the latest.
+    async def assure(self, claim: Claim) -> bool:
+        """Whether the claim stood a moment ago, at a time after this call at the latest; if not, it is given
+        up. False, too, if the broker cannot say while the partition is handed back: nobody waits for that.
 
         Asks the broker only if this worker was paused, or its connection lost, since it last looked: within
         its presence time-out, and over one connection, nobody can have taken it for dead.
         """
-        while claim.is_open and not self._looked_a_moment_ago():
+        while not claim.is_lost and not self._looked_a_moment_ago():
             if await self.verify(claim):
-                return
+                break
+            if not claim.is_open:
+                return False
             await asyncio.sleep(RETRY_PAUSE)
+        return not claim.is_lost
 
     def _looked_a_moment_ago(self) -> bool:
         is_recent = asyncio.get_running_loop().time() - self._looked_at < ASSURANCE
-        return is_recent and self._looked_over == self._ownership.reconnects
+        # What is sent while the connection is away is delivered after it, when a successor may have spoken.
+        is_same = self._ownership.is_connected and self._looked_over == self._ownership.reconnects
+        return is_recent and is_same
 
     async def verify(self, claim: Claim) -> bool:
         """Finds out whether a claim still stands, and gives it up if not; False if the broker cannot say."""

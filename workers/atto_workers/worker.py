@@ -251,9 +251,8 @@ class Worker:
         if self._steward is not None:
             self._steward.renew(claim)
 
-    async def _assure(self, claim: Claim) -> None:
-        if self._steward is not None:
-            await self._steward.assure(claim)
+    async def _assure(self, claim: Claim) -> bool:
+        return self._steward is not None and await self._steward.assure(claim)
 
     async def _verify(self, claim: Claim) -> None:
         if self._steward is not None:

@@ -73,7 +73,7 @@ class TurnRunner:
         cancels: Cancels,
         policy: RetryPolicy,
         verify: Callable[[Claim], Awaitable[object]],
-        assure: Callable[[Claim], Awaitable[None]],
+        assure: Callable[[Claim], Awaitable[bool]],
     ) -> None:
         self._agent = agent
         self._store = store
@@ -212,9 +212,8 @@ class TurnRunner:
         return resident.snapshot
 
     async def _make_sure(self, claim: Claim) -> None:
-        """Raises `GaveUp` if the partition is another worker's by now."""
-        await self._assure(claim)
-        if claim.is_lost:
+        """Raises `GaveUp` if the partition is another worker's by now, or may be."""
+        if not await self._assure(claim):
             raise commits.GaveUp
 
     async def _start_over(self, attempt: "_Attempt", resident: Resident) -> None:
