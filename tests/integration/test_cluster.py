@@ -74,6 +74,21 @@ async def test_a_rolling_deploy_under_load_fails_no_turn(worker, client, namespa
             check_history((await client.snapshot(session)).messages)
 
 
+async def test_a_former_claim_that_turns_out_to_be_lost_leaves_its_successor_alone(worker, client):
+    async with asyncio.timeout(10), worker(echo) as alone:
+        steward_ = alone._steward
+        former = steward_.claims[0]
+        steward_.renew(former)
+        while steward_.claims.get(0) in {None, former}:
+            await asyncio.sleep(0)
+        successor = steward_.claims[0]
+        assert await steward_.verify(former)
+        assert former.is_lost
+        assert steward_.claims[0] is successor
+        assert successor.is_open
+        assert (await client.run("s", "hi").result()).text == "1: hi"
+
+
 async def test_a_joiner_does_not_disturb_what_runs(worker, client, namespace):
     gate, reached = asyncio.Event(), asyncio.Event()
     model = ScriptedModel.of(

@@ -195,7 +195,8 @@ class Steward:
 
     def _lose(self, claim: Claim) -> None:
         _log.warning("worker %s lost partition %s", self._worker, claim.partition)
-        self.claims.pop(claim.partition, None)
+        if self.claims.get(claim.partition) is claim:  # the partition may have been claimed anew
+            del self.claims[claim.partition]
         self._intake.close(claim)
         self._mailboxes.lose(claim)
 

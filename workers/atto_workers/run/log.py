@@ -81,7 +81,6 @@ class RunLog:
         since: int = 1,
         is_silenced: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.attempt = attempt
         self.next = since
         self._outbox = outbox
         self._subject = subject
