@@ -4,16 +4,15 @@ The SDK does authentication, URLs, connections and HTTP errors; the answer's byt
 own iterator hides `[DONE]` and takes an error object or a cut for the end of an answer.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import httpx2
 import openai
 
 from atto.models.failures import Failures
+from atto.models.per_loop import PerLoop
 from atto.models.sse import MAX_EVENT, EventParser
 from atto.protocol.errors import ModelError
 
@@ -21,19 +20,18 @@ ApiKey = str | Callable[[], Awaitable[str]]
 
 
 class ChatWire:
-    """Opens streams; one SDK client for each event loop, because a client breaks in a second one."""
+    """Opens streams."""
 
     def __init__(self, make: Callable[[], openai.AsyncOpenAI], failures: Failures) -> None:
-        self._make = make
+        self._clients = PerLoop(make, openai.AsyncOpenAI.close)
         self._failures = failures
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, openai.AsyncOpenAI] = WeakKeyDictionary()
 
     @asynccontextmanager
     async def open(self, body: dict[str, Any]) -> AsyncGenerator[AsyncGenerator[bytes, None], None]:
         """The payloads of the answer to `body`. The connection is free, or closed, when the block is left,
         however it is left. Raises `ModelError`, here and while the payloads are read.
         """
-        client = self._client()
+        client = self._clients.get()
         try:
             # everything goes into `extra_body`: the SDK walks typed fields through its own type annotations,
             # which holds up the event loop for 0.1 ms a message (measured with openai 3.54)
@@ -49,15 +47,7 @@ class ChatWire:
 
     async def aclose(self) -> None:
         """Closes the client of the running loop."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.close()
-
-    def _client(self) -> openai.AsyncOpenAI:
-        loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            self._clients[loop] = self._make()
-        return self._clients[loop]
+        await self._clients.aclose()
 
     async def _payloads(self, response: openai.AsyncAPIResponse[Any]) -> AsyncGenerator[bytes, None]:
         whole = response.headers.get("content-type", "").startswith("application/json")
