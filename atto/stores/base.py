@@ -32,6 +32,14 @@ class SessionStore(Protocol):
         """
         ...
 
+    async def fence(self, base: Snapshot) -> Snapshot:
+        """The session as it is at `base`, under a new token: whoever holds the old one can save no more, be
+        its save on its way already.
+
+        Where there is no session yet, there is one from here on, at version 0. Raises as `save` does.
+        """
+        ...
+
     async def put(self, snapshot: Snapshot) -> Snapshot:
         """Creates a session that is not there as `snapshot` says: version, history, state, recent runs.
 

@@ -126,9 +126,14 @@ def reading(session: str) -> Generator[None, None, None]:
         raise StoreCorrupt(f"session {session!r} cannot be read: {error}") from error
 
 
+def is_new(base: Snapshot) -> bool:
+    """Whether a snapshot stands for a session that is not there."""
+    return base.version == 0 and base.token is None
+
+
 def is_newest(base: Snapshot, stored: Snapshot) -> bool:
     """Whether a snapshot without a token is `stored`: run ids tell apart what versions alone do not."""
-    return (base.version, base.runs) == (stored.version, stored.runs)
+    return base.version > 0 and (base.version, base.runs) == (stored.version, stored.runs)
 
 
 def conflict(base: Snapshot) -> ConcurrentWrite:

@@ -79,7 +79,7 @@ async def export_session(store: SessionStore, session: str) -> AsyncIterator[str
     All lines are of one committed snapshot. Raises `NoSuchSession`, and what `SessionStore.load` raises.
     """
     snapshot = await store.load(session)
-    if snapshot is None:
+    if snapshot is None or snapshot.version == 0:
         raise NoSuchSession(f"there is no session {session!r} to export")
     header = _Header(
         format=FORMAT,

@@ -16,6 +16,8 @@ from atto.stores.encoding import (
     decode_state,
     encode_commit,
     encode_whole,
+    is_new,
+    is_newest,
     occupied,
 )
 
@@ -75,6 +77,17 @@ class MemoryStore:
         saved = base.after(added.commit)
         return self._keep(saved, added, stored)
 
+    async def fence(self, base: Snapshot) -> Snapshot:
+        """As `SessionStore.fence`."""
+        encode_session(base.session)
+        stored = self._sessions.get(base.session)
+        if not _is_at(stored, base):
+            raise conflict(base)
+        empty = _Stored(_Generation(), 0, (), EMPTY_STATE, (), self._clock())
+        fenced = replace(stored or empty, generation=_Generation())
+        self._sessions[base.session] = fenced
+        return replace(base, token=fenced.generation)
+
     async def put(self, snapshot: Snapshot) -> Snapshot:
         """As `SessionStore.put`. Raises `NotStorable` for what is no committed session."""
         encode_session(snapshot.session)
@@ -113,9 +126,10 @@ class MemoryStore:
 
 def _is_at(stored: _Stored | None, base: Snapshot) -> bool:
     if stored is None:
-        return base.version == 0
-    same = base.runs == stored.runs if base.token is None else base.token is stored.generation
-    return same and base.version == stored.version
+        return is_new(base)
+    if base.token is None:
+        return is_newest(base, Snapshot(session=base.session, version=stored.version, runs=stored.runs))
+    return base.token is stored.generation and base.version == stored.version
 
 
 def _is_idle(stored: _Stored, since: datetime | None) -> bool:

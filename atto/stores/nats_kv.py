@@ -13,9 +13,17 @@ from atto.broker.jetstream import JetStream
 from atto.protocol.errors import ConcurrentWrite, InvalidSessionId, StoreCorrupt, StoreError, StoreUnavailable
 from atto.protocol.ids import decode_session
 from atto.protocol.sessions import RECENT_RUNS, Commit, Snapshot
-from atto.stores.encoding import EncodedCommit, conflict, encode_commit, encode_whole, is_newest, occupied
+from atto.stores.encoding import (
+    EncodedCommit,
+    conflict,
+    encode_commit,
+    encode_whole,
+    is_new,
+    is_newest,
+    occupied,
+)
 from atto.stores.kv_bucket import KvBucket, WrongRevision
-from atto.stores.kv_layout import Keys, Place, beginning
+from atto.stores.kv_layout import Keys, Place, beginning, encode
 from atto.stores.kv_reader import KvReader
 from atto.stores.kv_writer import KvWrite
 
@@ -82,11 +90,28 @@ class NatsKvStore:
     async def save(self, base: Snapshot, commit: Commit) -> Snapshot:
         """As `SessionStore.save`. Raises `NotStorable`, with nothing changed, for too large a state."""
         added = encode_commit(commit)
-        if base.version == 0:
+        if is_new(base):
             return await self._create(base, added)
         if not self._is_own(base.token):
             base = await self._reloaded(base)
         return await self._write(base, base.token, added)
+
+    async def fence(self, base: Snapshot) -> Snapshot:
+        """As `SessionStore.fence`: the head is written once more, and so has another revision."""
+        key = self._keys.head(base.session)
+        if is_new(base):
+            stored = await self._bucket.newest(key)
+            place = beginning(self._keys.bucket, 0 if stored is None else stored.sequence)
+            if stored is not None and stored.data:
+                raise conflict(base)
+        else:
+            base = base if self._is_own(base.token) else await self._reloaded(base)
+            place = base.token
+        try:
+            revision = await self._bucket.put(key, encode(place.head), revision=place.revision)
+        except WrongRevision:
+            raise conflict(base) from None
+        return replace(base, token=place._replace(revision=revision))
 
     async def put(self, snapshot: Snapshot) -> Snapshot:
         """As `SessionStore.put`. Raises `NotStorable` for what is no committed session, or too large a state.

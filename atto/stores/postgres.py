@@ -22,6 +22,7 @@ from atto.stores.encoding import (
     conflict,
     encode_commit,
     encode_whole,
+    is_new,
     is_newest,
     occupied,
 )
@@ -115,11 +116,27 @@ class PostgresStore:
     async def save(self, base: Snapshot, commit: Commit) -> Snapshot:
         """As `SessionStore.save`. A `base` without a token costs a load."""
         key, added = _key(base.session), encode_commit(commit)
-        if base.version == 0:
+        if is_new(base):
             return await self._create(key, base, added)
         if not isinstance(base.token, Place):
             base = await self._reloaded(base)
         return await self._append(key, base, base.token, added)
+
+    async def fence(self, base: Snapshot) -> Snapshot:
+        """As `SessionStore.fence`."""
+        key = _key(base.session)
+        if is_new(base):
+            place = Place(uuid4(), EMPTY_STATE)
+            rows = await self._database.fetch(self._sql.fence_new, key, place.generation)
+        else:
+            base = base if isinstance(base.token, Place) else await self._reloaded(base)
+            place = base.token
+            rows = await self._database.fetch(
+                self._sql.fence, key, place.generation, base.version, place.fences
+            )
+        if not rows:
+            raise conflict(base)
+        return at_place(base, place._replace(fences=rows[0]["fences"]))
 
     async def put(self, snapshot: Snapshot) -> Snapshot:
         """As `SessionStore.put`. Raises `NotStorable` for what is no committed session."""
@@ -205,7 +222,7 @@ class PostgresStore:
         appended = await self._database.fetch(
             self._sql.append,
             *(key, place.generation, base.version, len(saved.messages), changed),
-            *(newest_run(saved), joined(added)),
+            *(newest_run(saved), joined(added), place.fences),
         )
         if not appended:
             raise conflict(base)

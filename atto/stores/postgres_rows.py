@@ -20,10 +20,13 @@ _runs = msgspec.json.Decoder(RunRecord)
 
 
 class Place(NamedTuple):
-    """The token of a snapshot: which life of the session it is of, and the JSON of its state."""
+    """The token of a snapshot: which life of the session it is of, the JSON of its state, and how often
+    writers were shut out.
+    """
 
     generation: UUID
     state: Raw
+    fences: int = 0
 
 
 class Turn(NamedTuple):
@@ -63,7 +66,7 @@ def at_place(snapshot: Snapshot, place: Place) -> Snapshot:
 
 def snapshot_of(session: str, row: asyncpg.Record) -> Snapshot:
     """A row of the statement `load`. Raises `StoreCorrupt`, also if messages are missing."""
-    place = Place(row["generation"], Raw(row["state"].encode()))
+    place = Place(row["generation"], Raw(row["state"].encode()), row["fences"])
     with reading(session):
         messages = tuple(itertools.chain.from_iterable(map(_turns.decode, row["turns"])))
         runs = tuple(map(_runs.decode, reversed(row["newest_runs"])))

@@ -31,6 +31,7 @@ _MIGRATIONS = (
         id bytea PRIMARY KEY,
         generation uuid NOT NULL UNIQUE,
         version bigint NOT NULL,
+        fences bigint NOT NULL DEFAULT 0,
         messages bigint NOT NULL,
         state json NOT NULL,
         committed_at timestamptz NOT NULL DEFAULT now()
@@ -47,6 +48,7 @@ _MIGRATIONS = (
 
     COMMENT ON COLUMN {p}sessions.id IS 'UTF-8 of the session id; encode(id, ''escape'') shows it';
     COMMENT ON COLUMN {p}sessions.generation IS 'one life of the session, from creation to deletion';
+    COMMENT ON COLUMN {p}sessions.fences IS 'how often writers of the same version were shut out';
     COMMENT ON COLUMN {p}sessions.messages IS 'how many messages its commits have, together';
     COMMENT ON COLUMN {p}commits.run IS 'its id, and how many messages the session had after it';
     COMMENT ON COLUMN {p}commits.version IS '0: what a session had when it was imported';
@@ -54,7 +56,7 @@ _MIGRATIONS = (
 )
 
 _LOAD = """
-    SELECT generation, version, messages, state::text AS state,
+    SELECT generation, version, fences, messages, state::text AS state,
         ARRAY(
             SELECT commits.messages::text FROM {p}commits AS commits
             WHERE commits.generation = sessions.generation ORDER BY commits.version
@@ -85,12 +87,24 @@ _APPEND = """
         UPDATE {p}sessions
         SET version = version + 1, messages = $4, committed_at = now(),
             state = coalesce($5::text::json, state)
-        WHERE id = $1 AND generation = $2 AND version = $3
+        WHERE id = $1 AND generation = $2 AND version = $3 AND fences = $8
         RETURNING generation, version
     )
     INSERT INTO {p}commits (generation, version, run, messages)
     SELECT generation, version, $6::text::json, $7::text::json FROM session
     RETURNING version
+"""
+
+_FENCE = """
+    UPDATE {p}sessions SET fences = fences + 1, committed_at = now()
+    WHERE id = $1 AND generation = $2 AND version = $3 AND fences = $4
+    RETURNING fences
+"""
+
+_FENCE_NEW = """
+    INSERT INTO {p}sessions (id, generation, version, messages, state)
+    VALUES ($1, $2, 0, 0, '{}') ON CONFLICT (id) DO NOTHING
+    RETURNING fences
 """
 
 _DELETE = """
@@ -121,6 +135,8 @@ class Statements(NamedTuple):
     load: str
     create: str
     append: str
+    fence: str
+    fence_new: str
     delete: str
     list: str
     schema: str
@@ -142,6 +158,8 @@ def statements(table_prefix: str) -> Statements:
         load=of(_LOAD),
         create=of(_CREATE),
         append=of(_APPEND),
+        fence=of(_FENCE),
+        fence_new=of(_FENCE_NEW),
         delete=of(_DELETE),
         list=of(_LIST),
         schema=of(_SCHEMA),

@@ -25,6 +25,7 @@ from atto.stores.encoding import (
     conflict,
     encode_commit,
     encode_whole,
+    is_new,
     is_newest,
     occupied,
 )
@@ -138,6 +139,12 @@ class SqliteStore:
         updated = self._clock()
         return await self._write(lambda connection: _save(connection, base, added, updated))
 
+    async def fence(self, base: Snapshot) -> Snapshot:
+        """As `SessionStore.fence`."""
+        encode_session(base.session)
+        updated = self._clock()
+        return await self._write(lambda connection: _fence(connection, base, updated))
+
     async def put(self, snapshot: Snapshot) -> Snapshot:
         """As `SessionStore.put`. Raises `NotStorable` for what is no committed session."""
         encode_session(snapshot.session)
@@ -216,6 +223,19 @@ def _save(
     return replace(saved, state=rows.read_state(connection, base.session))
 
 
+def _fence(connection: sqlite3.Connection, base: Snapshot, updated: datetime) -> Snapshot:
+    stored = rows.read_head(connection, base.session)
+    if not _is_at(stored, base):
+        raise conflict(base)
+    generation = rows.new_generation()
+    if stored is None:
+        head = rows.Head(generation, 0, 0, ())
+        rows.write_head(connection, base.session, head, updated)
+    else:
+        rows.write_head(connection, base.session, stored._replace(generation=generation), updated)
+    return replace(base, token=generation)
+
+
 def _put(
     connection: sqlite3.Connection, snapshot: Snapshot, whole: EncodedCommit, updated: datetime
 ) -> Snapshot:
@@ -230,7 +250,7 @@ def _put(
 
 def _is_at(stored: rows.Head | None, base: Snapshot) -> bool:
     if stored is None:
-        return base.version == 0
+        return is_new(base)
     if isinstance(base.token, rows.Generation):
         return (base.token, base.version) == (stored.generation, stored.version)
     return is_newest(base, Snapshot(session=base.session, version=stored.version, runs=stored.runs))

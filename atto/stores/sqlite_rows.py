@@ -70,15 +70,7 @@ def write_commit(
     connection: sqlite3.Connection, session: str, head: Head, added: EncodedCommit, updated: datetime
 ) -> None:
     """Writes what a commit adds, and no more; `head` is the one after it."""
-    runs = str(_encoder.encode(head.runs), "utf-8")
-    row = (session, head.generation.id, head.version, head.length, timestamp(updated), runs)
-    connection.execute(
-        "INSERT INTO sessions (session, generation, version, length, updated, runs)"
-        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (session) DO UPDATE"
-        " SET version = excluded.version, length = excluded.length,"
-        " updated = excluded.updated, runs = excluded.runs",
-        row,
-    )
+    write_head(connection, session, head, updated)
     start = head.length - len(added.messages)
     connection.executemany(
         "INSERT INTO messages (session, seq, message) VALUES (?, ?, ?)",
@@ -92,6 +84,19 @@ def write_commit(
     connection.executemany(
         "DELETE FROM state WHERE session = ? AND key = ?",
         ((session, key) for key in added.commit.change.unset),
+    )
+
+
+def write_head(connection: sqlite3.Connection, session: str, head: Head, updated: datetime) -> None:
+    """Writes what a session has one of."""
+    runs = str(_encoder.encode(head.runs), "utf-8")
+    row = (session, head.generation.id, head.version, head.length, timestamp(updated), runs)
+    connection.execute(
+        "INSERT INTO sessions (session, generation, version, length, updated, runs)"
+        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (session) DO UPDATE"
+        " SET generation = excluded.generation, version = excluded.version, length = excluded.length,"
+        " updated = excluded.updated, runs = excluded.runs",
+        row,
     )
 
 

@@ -157,6 +157,64 @@ class StoreContract(LifetimeContract):
             await holds(store, second)
         await holds(other_store, await store.save(second, commit("run-4")))
 
+    @pytest.mark.parametrize("version", [0, 1, 40])
+    async def test_a_fence_shuts_out_who_holds_the_old_token(
+        self, store: SessionStore, other_store: SessionStore, version: int
+    ) -> None:
+        base = await committed(store, "s", version)
+        fenced = await other_store.fence(base)
+        assert bare(fenced) == bare(base)
+        await holds(store, base)
+        for stale in (store.save(base, commit("late")), store.fence(base)):
+            with pytest.raises(ConcurrentWrite):
+                await stale
+        await holds(store, base)
+        await holds(store, await other_store.save(fenced, commit("next")))
+
+    @pytest.mark.parametrize("version", [0, 3])
+    async def test_what_is_loaded_after_a_fence_can_be_saved_upon_until_the_next_one(
+        self, store: SessionStore, other_store: SessionStore, version: int
+    ) -> None:
+        await store.fence(await committed(store, "s", version))
+        loaded = await load(other_store, "s")
+        again = await store.fence(await load(store, "s"))
+        with pytest.raises(ConcurrentWrite):
+            await other_store.save(loaded, commit("late"))
+        await holds(other_store, await store.save(again, commit("next")))
+
+    async def test_a_fence_on_what_has_moved_on_changes_nothing(self, store: SessionStore) -> None:
+        first = await committed(store, "s", 1)
+        second = await store.save(first, commit("run-2"))
+        for stale in (Snapshot(session="s"), first, bare(first)):
+            with pytest.raises(ConcurrentWrite):
+                await store.fence(stale)
+        await holds(store, await store.save(second, commit("run-3")))
+
+    @pytest.mark.parametrize("version", [0, 2])
+    async def test_a_fenced_session_can_be_deleted_and_its_writers_lose(
+        self, store: SessionStore, version: int
+    ) -> None:
+        fenced = await store.fence(await committed(store, "s", version))
+        assert await store.delete("s")
+        assert await store.load("s") is None
+        with pytest.raises(ConcurrentWrite):
+            await store.save(fenced, commit("from before"))
+        await holds(store, await store.save(Snapshot(session="s"), commit("anew")))
+
+    @pytest.mark.parametrize("version", [0, 2])
+    async def test_of_a_fence_and_a_racing_save_one_wins(
+        self, store: SessionStore, other_store: SessionStore, version: int
+    ) -> None:
+        for number in range(_RACERS):
+            base = await committed(store, f"s-{number}", version)
+            fence, save = await asyncio.gather(
+                other_store.fence(base), store.save(base, commit("racer")), return_exceptions=True
+            )
+            winner = save if isinstance(fence, ConcurrentWrite) else fence
+            assert isinstance(winner, Snapshot)
+            assert isinstance(save, ConcurrentWrite) != isinstance(fence, ConcurrentWrite)
+            await holds(store, winner)
+
     @pytest.mark.parametrize("version", [0, 1, 5])
     async def test_of_racing_saves_one_wins(
         self, store: SessionStore, other_store: SessionStore, version: int

@@ -14,11 +14,11 @@ from atto.stores.base import SessionStore
 
 
 class Step(NamedTuple):
-    """One call. `handle`: through which handle of the store. `base`: for a save, how many snapshots back its
-    base lies; the oldest is version 0. `token`: whether the base still has its token.
+    """One call. `handle`: through which handle of the store. `base`: for a save or a fence, how many
+    snapshots back its base lies; the oldest is version 0. `token`: whether the base still has its token.
     """
 
-    call: Literal["save", "load", "delete"]
+    call: Literal["save", "fence", "load", "delete"]
     handle: int = 0
     base: int = 0
     token: bool = True
@@ -27,10 +27,13 @@ class Step(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """A snapshot that the store gave, and in which life of the session: each delete ends one."""
+    """A snapshot that the store gave, in which life of the session (each delete ends one), and after how many
+    fences.
+    """
 
     snapshot: Snapshot
     life: int
+    fences: int
 
 
 class StoreMachine:
@@ -60,7 +63,8 @@ class _Replay:
         self.session = session
         self._newest: Snapshot | None = None
         self._life = 0
-        self._known = [_Known(Snapshot(session=session), -1)]
+        self._fences = 0
+        self._known = [_Known(Snapshot(session=session), -1, 0)]
 
     async def step(self, store: SessionStore, step: Step, run_id: str) -> None:
         match step.call:
@@ -70,40 +74,62 @@ class _Replay:
             case "load":
                 loaded = await store.load(self.session)
                 if loaded is not None:
-                    self._known.append(_Known(loaded, self._life))
+                    self._known.append(_Known(loaded, self._life, self._fences))
             case "save":
                 added = Commit(run_id=run_id, messages=step.messages, change=step.change)
-                await self._save(store, self._known[-1 - step.base % len(self._known)], added, step.token)
+                await self._save(store, self._base(step), added)
+            case "fence":
+                await self._fence(store, self._base(step))
 
     async def check(self, store: SessionStore) -> None:
         loaded = await store.load(self.session)
         assert (loaded and replace(loaded, token=None)) == self._newest
 
-    async def _save(self, store: SessionStore, base: _Known, added: Commit, token: bool) -> None:
-        snapshot = base.snapshot if token else replace(base.snapshot, token=None)
+    def _base(self, step: Step) -> _Known:
+        known = self._known[-1 - step.base % len(self._known)]
+        return known if step.token else known._replace(snapshot=replace(known.snapshot, token=None))
+
+    async def _save(self, store: SessionStore, base: _Known, added: Commit) -> None:
         try:
-            saved = await store.save(snapshot, added)
+            saved = await store.save(base.snapshot, added)
         except ConcurrentWrite:
             assert not self._is_newest(base), "the newest snapshot was refused as a base"
             return
         assert self._is_newest(base), "a stale snapshot was accepted as a base"
         self._newest = replace(base.snapshot.after(added), token=None)
         assert replace(saved, token=None) == self._newest
-        self._known.append(_Known(saved, self._life))
+        self._known.append(_Known(saved, self._life, self._fences))
+
+    async def _fence(self, store: SessionStore, base: _Known) -> None:
+        try:
+            fenced = await store.fence(base.snapshot)
+        except ConcurrentWrite:
+            assert not self._is_newest(base), "the newest snapshot was refused as a base"
+            return
+        assert self._is_newest(base), "a stale snapshot was fenced"
+        self._newest = replace(base.snapshot, token=None)
+        assert replace(fenced, token=None) == self._newest
+        self._fences += 1
+        self._known.append(_Known(fenced, self._life, self._fences))
 
     def _is_newest(self, base: _Known) -> bool:
-        if self._newest is None:
-            return base.snapshot.version == 0
-        return base.life == self._life and base.snapshot.version == self._newest.version
+        snapshot = base.snapshot
+        is_new = snapshot.version == 0 and snapshot.token is None
+        if self._newest is None or is_new:
+            return self._newest is None and is_new
+        is_fenced = snapshot.token is not None and base.fences != self._fences
+        return base.life == self._life and snapshot.version == self._newest.version and not is_fenced
 
 
 def histories() -> st.SearchStrategy[list[Step]]:
     """Mostly saves on the newest snapshot, through any handle; now and then anything else."""
     newest = _saves(st.just(0))
     stale = _saves(st.integers(1, 30))
+    bases = st.sampled_from([0, 0, 0, 1, 5])
+    fence = st.tuples(_HANDLES, bases, st.booleans()).map(lambda drawn: Step("fence", *drawn))
     load = _HANDLES.map(lambda handle: Step("load", handle))
     delete = _HANDLES.map(lambda handle: Step("delete", handle))
-    return st.lists(newest | newest | newest | stale | load | delete, max_size=30)
+    return st.lists(newest | newest | newest | stale | fence | load | delete, max_size=30)
 
 
 def _saves(base: st.SearchStrategy[int]) -> st.SearchStrategy[Step]:

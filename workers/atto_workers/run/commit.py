@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 
 from atto.protocol.errors import ConcurrentWrite, StoreUnavailable
 from atto.protocol.sessions import Commit, Snapshot
@@ -34,12 +35,19 @@ async def load(store: SessionStore, session: str, claim: Claim, *, tries: int | 
             await _pause(failures, claim)
 
 
-async def save(store: SessionStore, base: Snapshot, commit: Commit, claim: Claim) -> Snapshot:
+async def save(
+    store: SessionStore,
+    base: Snapshot,
+    commit: Commit,
+    claim: Claim,
+    *,
+    make_sure: Callable[[], Awaitable[None]],
+) -> Snapshot:
     """Commits once, whatever the store loses on the way.
 
     A save whose outcome is unknown is looked up under its run id before it is tried again, never guessed.
     Raises `ConcurrentWrite` if another writer was first, `StoreUnavailable` if the commit is certainly not
-    there after `STORE_TRIES` tries, `GaveUp`.
+    there after `STORE_TRIES` tries, `GaveUp`; and what `make_sure` raises where the claim does not stand.
     """
     failures = 0
     while True:
@@ -60,6 +68,26 @@ async def save(store: SessionStore, base: Snapshot, commit: Commit, claim: Claim
             if failures == STORE_TRIES:
                 raise
             base = found
+            # A successor may have fenced off what was found: a token is only good with a claim that stood
+            # after it was read.
+            await make_sure()
+            await _pause(failures, claim)
+
+
+async def fence(store: SessionStore, session: str, run_id: str, claim: Claim) -> Snapshot:
+    """Sees to it that no earlier owner can commit the run any more; the session as it is then.
+
+    Raises `ConcurrentWrite` if one has, or may have, `GaveUp`.
+    """
+    failures = 0
+    while True:
+        base = await load(store, session, claim, tries=None)
+        if base.record(run_id) is not None:
+            raise ConcurrentWrite(f"run {run_id!r} has been committed")
+        try:
+            return await store.fence(base)
+        except StoreUnavailable:
+            failures += 1
             await _pause(failures, claim)
 
 

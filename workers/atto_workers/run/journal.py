@@ -55,14 +55,19 @@ class Progress(Struct):
         return len(self.steps) + 1
 
 
-async def read_progress(jetstream: JetStream, stream: str, subject: str) -> Progress:
-    """Reads the run's events. Raises `BrokerUnavailable`."""
+async def read_progress(
+    jetstream: JetStream, stream: str, subject: str, *, until: int | None = None
+) -> Progress:
+    """Reads the run's events; those before the first of attempt `until` only. Raises `BrokerUnavailable`."""
     batches: list[EventBatch] = []
     reading = jetstream.read(stream, subject)
     async with contextlib.aclosing(reading):
         async for stored in reading:
             with contextlib.suppress(InvalidTurn):
-                batches.append(codec.decode_batch(stored.data))
+                batch = codec.decode_batch(stored.data)
+                if batch.attempt == until:
+                    break
+                batches.append(batch)
     return fold(batches)
 
 

@@ -82,6 +82,7 @@ class RunLog:
         is_silenced: Callable[[], bool] = lambda: False,
     ) -> None:
         self.next = since
+        self.attempt = attempt
         self._outbox = outbox
         self._subject = subject
         self._prefix = b'{"v":%d,"attempt":%d,"since":%d,"events":[' % (SCHEMA_VERSION, attempt, since)

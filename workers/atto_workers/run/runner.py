@@ -4,15 +4,24 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
 import nats.errors
+from msgspec import structs
 
 from atto.agents import Agent
 from atto.broker.jetstream import JetStream
-from atto.protocol.errors import BrokerRefused, BrokerUnavailable, ConcurrentWrite, StoreCorrupt
+from atto.protocol.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    ConcurrentWrite,
+    StoreCorrupt,
+    StoreError,
+)
 from atto.protocol.events import (
+    RunCompleted,
     RunInterrupted,
     RunStarted,
     StepRestarted,
@@ -25,7 +34,7 @@ from atto.stores import SessionStore
 from atto_workers.cancels import Cancels
 from atto_workers.dead_letters import DeadLetters
 from atto_workers.delivery import Claim, Content, Delivery, Problem
-from atto_workers.gateway import RetryPolicy
+from atto_workers.gateway import ModelGateway
 from atto_workers.passivation import Resident
 from atto_workers.run import commit as commits
 from atto_workers.run import retelling
@@ -71,7 +80,7 @@ class TurnRunner:
         subjects: Subjects,
         outbox: Outbox,
         cancels: Cancels,
-        policy: RetryPolicy,
+        gateway: ModelGateway,
         verify: Callable[[Claim], Awaitable[object]],
         assure: Callable[[Claim], Awaitable[bool]],
     ) -> None:
@@ -82,7 +91,7 @@ class TurnRunner:
         self._outbox = outbox
         self._cancels = cancels
         self._dead_letters = DeadLetters(jetstream, subjects)
-        self._policy = policy
+        self._gateway = gateway
         self._verify = verify
         self._assure = assure
 
@@ -94,7 +103,8 @@ class TurnRunner:
         content = delivery.content
         try:
             if content is None:
-                await self._bury(delivery)
+                problem = delivery.problem or Problem("invalid_turn", "the turn cannot be read")
+                await self._bury(delivery, problem)
                 return
             with self._cancels.watching(delivery, scope):
                 while not delivery.claim.is_lost:
@@ -105,8 +115,8 @@ class TurnRunner:
         except Exception as error:  # noqa: BLE001 - a defect of ours costs this turn, not the worker
             resident.snapshot = None
             _log.exception("run %s of session %r ended in a defect", delivery.run_id, delivery.session)
-            await self._file(delivery, Problem("internal", f"{type(error).__name__}: {error}"))
-            await self._acknowledge(delivery)
+            with contextlib.suppress(commits.GaveUp):
+                await self._bury(delivery, Problem("internal", f"{type(error).__name__}: {error}"))
 
     async def _attempt(
         self, delivery: Delivery, content: Content, resident: Resident, scope: RunScope
@@ -118,27 +128,54 @@ class TurnRunner:
         log = self._log_of(delivery, content.session, content.run_id, progress)
         attempt = _Attempt(delivery, content, progress, log)
         try:
-            outcome = Outcome(await self._execute(attempt, resident, scope))
+            outcome = await self._outcome(attempt, resident, scope)
+            if not (delivery.fresh or isinstance(outcome.terminal, RunCompleted)):
+                await self._fence(attempt, resident)
         except Stopped as stop:
-            if stop.reason in {StopReason.LOST, StopReason.HANDED_BACK}:
-                await self._hand_back(log, stop)
-                return True
-            outcome = outcome_of(stop, log.next)
+            await self._hand_back(log, stop)
+            return True
         except _KnownRun:
             delivery.fresh = False
             return False
         except ConcurrentWrite:
             await self._start_over(attempt, resident)
             return False
-        except commits.GaveUp:
+        await self._end(delivery, log, outcome)
+        return True
+
+    async def _outcome(self, attempt: "_Attempt", resident: Resident, scope: RunScope) -> Outcome:
+        """How the attempt ends. Raises `Stopped` where another worker goes on; and what starts it over."""
+        log = attempt.log
+        try:
+            return Outcome(await self._execute(attempt, resident, scope))
+        except (_KnownRun, ConcurrentWrite, commits.GaveUp):
             raise
+        except Stopped as stop:
+            if stop.reason in {StopReason.LOST, StopReason.HANDED_BACK}:
+                raise
+            return outcome_of(stop, log.next)
         except Exception as error:  # noqa: BLE001 - whatever an agent does ends its run, never the worker
             resident.snapshot = None
             outcome = outcome_of(error, log.next)
             if outcome.dead is not None:
-                _log.error("run %s cannot be run: %s", content.run_id, outcome.dead.reason, exc_info=error)
-        await self._end(delivery, log, outcome)
-        return True
+                run_id = attempt.content.run_id
+                _log.error("run %s cannot be run: %s", run_id, outcome.dead.reason, exc_info=error)
+            return outcome
+
+    async def _fence(self, attempt: "_Attempt", resident: Resident) -> None:
+        """Before a run ends uncommitted that an earlier owner may be about to commit: its save could be on
+        its way, or it could be paused right before it.
+        """
+        delivery, content, _, _ = attempt
+        try:
+            resident.snapshot = await commits.fence(
+                self._store, content.session, content.run_id, delivery.claim
+            )
+        except ConcurrentWrite:
+            raise
+        except StoreError as error:
+            resident.snapshot = None
+            _log.warning("session %r cannot be fenced: %s", content.session, error)
 
     async def _is_over(self, delivery: Delivery, progress: Progress) -> bool:
         """Whether a turn that comes again needs nothing more, or nothing more from this worker."""
@@ -175,6 +212,10 @@ class TurnRunner:
             )
             if not delivery.fresh:
                 await log.confirm()  # so that this attempt counts even if it kills the worker
+                ended = await self._ended_by_former(attempt)
+                if ended is not None:
+                    resident.snapshot = None
+                    return structs.replace(ended, seq=log.next)
             answer = await run_loop(
                 self._agent,
                 snapshot,
@@ -183,18 +224,32 @@ class TurnRunner:
                 metadata=content.turn.metadata,
                 log=log,
                 progress=progress,
-                policy=self._policy,
+                gateway=self._gateway,
             )
         # A successor that ended the run without a commit (it was cancelled, or failed) leaves nothing in the
         # store that would refuse ours.
         await self._make_sure(delivery.claim)
         commit = Commit(run_id=content.run_id, messages=answer.messages, change=answer.change)
-        snapshot = resident.snapshot = await commits.save(self._store, snapshot, commit, delivery.claim)
+        snapshot = resident.snapshot = await commits.save(
+            self._store,
+            snapshot,
+            commit,
+            delivery.claim,
+            make_sure=partial(self._make_sure, delivery.claim),
+        )
         record = snapshot.record(content.run_id)
         if record is None:
             raise StoreCorrupt("the store returned a snapshot without the run that it has just committed")
         told = retelling.steps_of_messages(answer.messages)
         return retelling.completed(log, snapshot, record, told=told, usage=answer.usage)
+
+    async def _ended_by_former(self, attempt: "_Attempt") -> TerminalEvent | None:
+        """A terminal event that a former owner got in after this one had read the events, and before this
+        one's first: callers have heard it, so it stands. From here on nobody listens to former owners.
+        """
+        delivery, content, _, log = attempt
+        progress = await self._progress(delivery, content.session, content.run_id, until=log.attempt)
+        return progress.terminal
 
     async def _session(self, attempt: "_Attempt", resident: Resident) -> Snapshot:
         """The session as it is committed."""
@@ -239,9 +294,8 @@ class TurnRunner:
         await log.confirm()
         await self._acknowledge(delivery)
 
-    async def _bury(self, delivery: Delivery) -> None:
-        """A turn that cannot be read: a dead letter, and a terminal event where its run can be named."""
-        problem = delivery.problem or Problem("invalid_turn", "the turn cannot be read")
+    async def _bury(self, delivery: Delivery, problem: Problem) -> None:
+        """A turn that cannot be run: a dead letter, and a terminal event where its run can be named."""
         await self._file(delivery, problem)
         if delivery.session is not None and delivery.run_id is not None:
             progress = await self._progress(delivery, delivery.session, delivery.run_id)
@@ -261,14 +315,18 @@ class TurnRunner:
             else:
                 return
 
-    async def _progress(self, delivery: Delivery, session: str, run_id: str) -> Progress:
+    async def _progress(
+        self, delivery: Delivery, session: str, run_id: str, *, until: int | None = None
+    ) -> Progress:
         """How far earlier attempts came. Nobody is asked where there can be none."""
         if delivery.fresh and _is_new(run_id, delivery.timestamp_ms):
             return Progress()
         subject = self._subjects.event(session, run_id)
         while True:
             try:
-                return await read_progress(self._jetstream, self._subjects.events_stream, subject)
+                return await read_progress(
+                    self._jetstream, self._subjects.events_stream, subject, until=until
+                )
             except BrokerUnavailable:
                 if not delivery.claim.is_open:
                     raise commits.GaveUp from None
