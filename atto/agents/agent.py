@@ -23,6 +23,7 @@ class Agent:
 
     `instruction`: the system prompt, or a function, synchronous or not, that makes it from the session's
     state (read-only). `tools`: by `@tool`, or plain functions, which become tools.
+    `fallbacks`: models that are asked in turn where those before cannot answer.
     `max_steps`: how many model calls a run may make. `parallel_tool_calls`: whether the calls of one step
     run side by side. `output_schema`: a JSON Schema that the answer must follow. `temperature`,
     `max_tokens` (of one model call) and `stop` mean what the provider says; `options` go to it as they are.
@@ -34,6 +35,7 @@ class Agent:
     model: Model
     instruction: Instruction = ""
     tools: Sequence[Callable[..., Any]] = ()
+    fallbacks: Sequence[Model] = field(default=(), kw_only=True)
     temperature: float | None = field(default=None, kw_only=True)
     max_tokens: int | None = field(default=None, kw_only=True)
     stop: Sequence[str] = field(default=(), kw_only=True)
@@ -56,6 +58,7 @@ class Agent:
             raise InvalidTool(f"agent {self.name!r}: {error}") from error.__cause__
         self._set(
             tools=tuple(tools.values()),
+            fallbacks=tuple(self.fallbacks),
             stop=tuple(self.stop),
             options=copy.deepcopy(dict(self.options)),
             output_schema=copy.deepcopy(self.output_schema),
@@ -79,12 +82,21 @@ class Agent:
             )
         return text
 
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """The model and its fallbacks, in the order in which they are asked."""
+        return (self.model, *self.fallbacks)
+
     def tool(self, name: str) -> Tool[..., Any] | None:
         """The tool that models call by this name."""
         return self._tools.get(name)
 
     def _check(self) -> None:
         _check_model(self.model)
+        if isinstance(self.fallbacks, str | Model):
+            raise InvalidAgent("its fallbacks are a single model: give a sequence, as in `fallbacks=[model]`")
+        for model in self.fallbacks:
+            _check_model(model)
         if not (isinstance(self.instruction, str) or callable(self.instruction)):
             raise InvalidAgent("its instruction must be a str, or a function of the state that returns one")
         if callable(self.tools):

@@ -19,7 +19,7 @@ from atto import Agent, ToolContext, tool
 from atto.models import Chunk, FinishChunk, ModelRequest, TextChunk, ToolCallChunk
 from atto.protocol.errors import ModelError
 from atto.protocol.messages import Origin
-from atto_workers import RetryPolicy, Topology, Worker
+from atto_workers import ModelPolicy, RetryPolicy, Topology, Worker
 from tests.chaos.fail_points import FailPoints, count_fencing
 from tests.chaos.mutants import MUTANTS
 from tests.chaos.plan import load_plan
@@ -153,7 +153,7 @@ async def main(directory: str, name: str, url: str) -> None:
         store="nats-kv" if plan.store == "kv" else plan.store,
         topology=Topology(plan.namespace, partitions=plan.partitions, backlog=plan.backlog),
         grace=10.0,
-        retries=RetryPolicy(base=0.02),
+        models=ModelPolicy(retries=RetryPolicy(base=0.02, budget=None), breaker=None),
     )
     await worker.serve(on_ready=lambda: print("ready", flush=True))  # noqa: T201 - to the parent
     obeying.cancel()

@@ -14,7 +14,7 @@ from atto.protocol.events import is_terminal
 from atto.protocol.ids import new_run_id
 from atto.protocol.sessions import apply
 from atto_client import Client
-from atto_workers import RetryPolicy
+from atto_workers import ModelPolicy, RetryPolicy
 from tests.integration.histories import check_history
 
 TRIES = 3
@@ -107,7 +107,8 @@ async def running(worker):
         max_steps=MAX_STEPS,
         parallel_tool_calls=True,
     )
-    async with worker(agent, retries=RetryPolicy(tries=TRIES, base=0)) as running:
+    policy = ModelPolicy(retries=RetryPolicy(tries=TRIES, base=0, budget=None), breaker=None)
+    async with worker(agent, models=policy) as running:
         yield running
 
 

@@ -5,9 +5,29 @@
 
 from atto.broker.server import EmbeddedBroker
 from atto_workers.dead_letters import DeadLetter, DeadLetters
-from atto_workers.gateway import RetryPolicy
+from atto_workers.gateway import (
+    BreakerPolicy,
+    LimitPolicy,
+    ModelPolicy,
+    ModelUsage,
+    RetryPolicy,
+    TimeoutPolicy,
+)
 from atto_workers.runtime import Runtime
 from atto_workers.topology import Topology
 from atto_workers.worker import Worker
 
-__all__ = ["DeadLetter", "DeadLetters", "EmbeddedBroker", "RetryPolicy", "Runtime", "Topology", "Worker"]
+__all__ = [
+    "BreakerPolicy",
+    "DeadLetter",
+    "DeadLetters",
+    "EmbeddedBroker",
+    "LimitPolicy",
+    "ModelPolicy",
+    "ModelUsage",
+    "RetryPolicy",
+    "Runtime",
+    "TimeoutPolicy",
+    "Topology",
+    "Worker",
+]

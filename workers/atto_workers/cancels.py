@@ -54,7 +54,7 @@ class Cancels:
 
     async def catch_up(self) -> None:
         """Reads the cancellations that the stream holds. Raises `BrokerUnavailable`."""
-        reading = self._jetstream.read(self._subjects.cancels_stream, self._subjects.cancels)
+        reading = self._jetstream.read_to_end(self._subjects.cancels_stream, self._subjects.cancels)
         async with contextlib.aclosing(reading):
             async for stored in reading:
                 self._take(stored.subject, stored.data)

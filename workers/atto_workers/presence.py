@@ -22,6 +22,8 @@ TIME_OUT = 3
 """Seconds after which a worker that says nothing is taken for dead (the key's TTL: whole seconds)."""
 PING_PATIENCE = 0.5
 """Seconds in which a living worker answers a ping; a slower one still has its key."""
+PUT_PATIENCE = 1.0
+"""Seconds in which a key is renewed; later is the next time."""
 REUNION = 1.5
 """Seconds after a reconnect in which others that were cut off as well may still be on their way back."""
 
@@ -110,7 +112,9 @@ class Presence:
         return True
 
     async def _put(self, data: bytes, headers: dict[str, str]) -> None:
-        await self._jetstream.publish(f"{self._keys}.{self._worker}", data, headers=headers)
+        await self._jetstream.publish(
+            f"{self._keys}.{self._worker}", data, headers=headers, timeout=PUT_PATIENCE
+        )
 
     async def _answer(self, message: Msg) -> None:
         with suppress(nats.errors.Error):

@@ -11,10 +11,11 @@ from typing import Any, Self
 from atto.agents import Agent
 from atto.broker.server import EmbeddedBroker
 from atto.protocol.errors import BrokerFailed, BrokerUnavailable
-from atto.protocol.messages import InputPart
+from atto.protocol.messages import InputPart, Origin
 from atto.protocol.sessions import Snapshot
 from atto.stores import SessionStore
 from atto_client import AttachedRun, Client, Run
+from atto_workers.gateway import ModelPolicies, ModelUsage
 from atto_workers.topology import Topology
 from atto_workers.worker import Worker
 
@@ -25,8 +26,8 @@ class Runtime:
     Without `nats` a broker is started beside this process and stopped with it; its data lies in `data_dir`
     and lasts, or in a temporary directory and does not. With `nats` (addresses) the runtime joins what is
     there.
-    `store`: as of `Worker`. `worker`: further arguments for `Worker`; `options`: those of `nats.connect`, for
-    worker and client.
+    `store`, `models`: as of `Worker`. `worker`: further arguments for `Worker`; `options`: those of
+    `nats.connect`, for worker and client.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Runtime:
         namespace: str = "atto",
         store: SessionStore | str = "nats-kv",
         topology: Topology | None = None,
+        models: ModelPolicies | None = None,
         worker: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
@@ -53,11 +55,13 @@ class Runtime:
             "namespace": self._namespace,
             "store": store,
             "topology": topology,
+            "models": models,
             **options,
             **(worker or {}),
         }
         self._options = options
         self._stack: contextlib.AsyncExitStack | None = None
+        self._opened: Worker | None = None
         self._client: Client | None = None
         self._url: str | list[str] | None = None
 
@@ -79,6 +83,15 @@ class Runtime:
             )
         return self._client
 
+    @property
+    def usage(self) -> Mapping[Origin, ModelUsage]:
+        """As `Worker.usage`. Raises `BrokerUnavailable` when not open."""
+        if self._opened is None:
+            raise BrokerUnavailable(
+                "the runtime is not open: use it inside `async with Runtime(…) as runtime`"
+            )
+        return self._opened.usage
+
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             self._url = self._nats
@@ -86,7 +99,8 @@ class Runtime:
             if self._url is None:
                 broker = await stack.enter_async_context(EmbeddedBroker(self._data_dir))
                 self._url = broker.url
-            await stack.enter_async_context(Worker(self.agent, nats=self._url, **self._worker))
+            worker = Worker(self.agent, nats=self._url, **self._worker)
+            self._opened = await stack.enter_async_context(worker)
             self._client = await stack.enter_async_context(
                 Client(self._url, namespace=self._namespace, **self._options)
             )
@@ -99,7 +113,7 @@ class Runtime:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         stack, self._stack = self._stack, None
-        self._client = self._url = None
+        self._client = self._url = self._opened = None
         if stack is not None:
             await stack.aclose()
 

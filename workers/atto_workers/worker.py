@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,10 +17,11 @@ from atto.broker.connection import DEFAULT_SERVER, check_options, connected
 from atto.broker.jetstream import JetStream
 from atto.models import Closeable
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable
+from atto.protocol.messages import Origin
 from atto.stores import SessionStore, open_store
 from atto_workers.cancels import Cancels
 from atto_workers.delivery import Claim, Delivery
-from atto_workers.gateway import RetryPolicy
+from atto_workers.gateway import ModelGateway, ModelPolicies, ModelUsage
 from atto_workers.intake import Intake
 from atto_workers.mailbox import Mailboxes
 from atto_workers.ownership import Ownership
@@ -48,7 +49,8 @@ class Worker:
     namespace is declared if it is not yet. `concurrency`: turns that run at one time; as many again may be
     held queued. `grace`: seconds that running turns have to finish when the worker stops or lets go of a
     partition; those that do not are gone on with elsewhere. `idle_limit`, `memory_limit`: when idle sessions
-    leave memory (seconds, bytes). `options`: as of `nats.connect`.
+    leave memory (seconds, bytes). `models`: how the gateway treats the models, as of `ModelPolicies`.
+    `options`: as of `nats.connect`.
 
     Leaving drains: nothing new begins, what runs may finish, every partition is handed back.
     """
@@ -65,7 +67,7 @@ class Worker:
         grace: float = 30.0,
         idle_limit: float = IDLE_LIMIT,
         memory_limit: int = MEMORY_LIMIT,
-        retries: RetryPolicy | None = None,
+        models: ModelPolicies | None = None,
         **options: Any,
     ) -> None:
         if concurrency < 1:
@@ -79,7 +81,7 @@ class Worker:
         self._concurrency = concurrency
         self._grace = grace
         self._idle_sessions = IdleSessions(idle_limit=idle_limit, memory_limit=memory_limit)
-        self._retries = retries or RetryPolicy()
+        self._gateway = ModelGateway(models)
         check_options(options)
         self._options: dict[str, Any] = {"name": f"atto-worker-{self.id}", **options}
         self._stack: contextlib.AsyncExitStack | None = None
@@ -96,6 +98,11 @@ class Worker:
         """The partitions that this worker owns now."""
         claims = {} if self._steward is None else self._steward.claims
         return frozenset(partition for partition in claims if partition is not None)
+
+    @property
+    def usage(self) -> Mapping[Origin, ModelUsage]:
+        """What each model has come to since this worker was made: calls, failures, tokens, and so on."""
+        return self._gateway.usage
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
@@ -167,14 +174,15 @@ class Worker:
         store: SessionStore,
     ) -> None:
         """Builds the worker from the inside out; the stack takes it apart in the reverse order."""
-        if isinstance(self.agent.model, Closeable):
-            stack.push_async_callback(self.agent.model.aclose)
+        for model in self.agent.models:
+            if isinstance(model, Closeable):
+                stack.push_async_callback(model.aclose)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
 
         def serve(work: Coroutine[Any, Any, None], name: str) -> None:
             stack.push_async_callback(_stopped, tasks.create_task(work, name=name))
 
-        outbox = Outbox(jetstream)
+        outbox = Outbox(jetstream, is_replicated=declared.replicas > 1)
         serve(outbox.serve(), "outbox")
         cancels = Cancels(jetstream, self._subjects, on_early=self._expedite)
         runner = TurnRunner(
@@ -184,7 +192,7 @@ class Worker:
             subjects=self._subjects,
             outbox=outbox,
             cancels=cancels,
-            policy=self._retries,
+            gateway=self._gateway,
             verify=self._verify,
             assure=self._assure,
         )

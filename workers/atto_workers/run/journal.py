@@ -60,8 +60,7 @@ async def read_progress(
 ) -> Progress:
     """Reads the run's events; those before the first of attempt `until` only. Raises `BrokerUnavailable`."""
     batches: list[EventBatch] = []
-    reading = jetstream.read(stream, subject)
-    async with contextlib.aclosing(reading):
+    async with contextlib.aclosing(jetstream.read_to_end(stream, subject)) as reading:
         async for stored in reading:
             with contextlib.suppress(InvalidTurn):
                 batch = codec.decode_batch(stored.data)

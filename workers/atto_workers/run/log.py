@@ -2,11 +2,14 @@
 
 Events are published without waiting. What the broker takes from one connection it takes in order, so once it
 acknowledges the last event of a run it has all of them, unless the connection was lost in between: then
-all of the run's batches are published once more, and listeners drop what they know.
+all of the run's batches are published once more, and listeners drop what they know. Where the stream has
+replicas each batch is acknowledged, for one that comes while they elect a leader vanishes without a word.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
+from functools import partial
 from weakref import WeakSet
 
 import nats.errors
@@ -18,21 +21,36 @@ from atto.protocol.errors import BrokerUnavailable
 from atto.protocol.events import AnyEvent
 from atto.protocol.turns import SCHEMA_VERSION
 
+PATIENCE = 2.0
+"""Seconds in which a stream acknowledges events; replicas that elect a leader say nothing at all."""
 RETRY_PAUSE = 0.2
 """Seconds before events that the stream did not acknowledge are published again."""
+
+BEAT = 0.005
+"""Seconds for which events wait for others of their run, at the most: a fast model's, or a busy worker's."""
+PROMPT = 8
+"""Runs of a worker that speak without waiting in one beat; beyond, it is busy."""
 
 _HEADROOM = 4096
 """Bytes of a message left for the envelope and for the protocol line."""
 
 
 class Outbox:
-    """Publishes what logs have collected. One task serves all runs of a worker, so that under load more of a
-    run's events share a message, and no event costs a task.
+    """Publishes what logs have collected. One task serves all runs of a worker, so that no event costs a task.
+
+    A run that has just spoken, and any run once many have, waits for the beat: so the deltas of a fast model,
+    and those of a busy worker, share messages, while a slow model's leave at once.
+
+    `is_replicated`: the stream has replicas, and what is published while they elect a leader is lost.
     """
 
-    def __init__(self, jetstream: JetStream) -> None:
+    def __init__(self, jetstream: JetStream, *, is_replicated: bool = False) -> None:
         self.jetstream = jetstream
+        self.is_replicated = is_replicated
         self._dirty: dict[RunLog, None] = {}
+        self._waiting: dict[RunLog, None] = {}
+        self._spoke: set[RunLog] = set()
+        self._beat: asyncio.TimerHandle | None = None
         self._logs: WeakSet[RunLog] = WeakSet()
         self._wake = asyncio.Event()
 
@@ -52,17 +70,41 @@ class Outbox:
 
     def offer(self, log: "RunLog") -> None:
         """`log` has something to publish."""
-        self._dirty[log] = None
-        self._wake.set()
+        if log in self._spoke or len(self._spoke) + len(self._dirty) >= PROMPT:
+            self._waiting[log] = None
+            if self._beat is None:
+                self._beat = asyncio.get_running_loop().call_later(BEAT, self._on_beat)
+        else:
+            self._dirty[log] = None
+            self._wake.set()
 
     async def serve(self) -> None:
         """Runs until cancelled."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            dirty, self._dirty = self._dirty, {}
-            for log in dirty:
-                await log.send()
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                await self._send_dirty()
+        finally:
+            if self._beat is not None:
+                self._beat.cancel()
+
+    async def _send_dirty(self) -> None:
+        dirty, self._dirty = self._dirty, {}
+        for log in dirty:
+            self._spoke.add(log)
+            self._waiting.pop(log, None)
+            await log.send()
+        if self._beat is None:
+            self._beat = asyncio.get_running_loop().call_later(BEAT, self._on_beat)
+
+    def _on_beat(self) -> None:
+        self._beat = None
+        self._spoke.clear()
+        if self._waiting:
+            self._dirty.update(self._waiting)
+            self._waiting.clear()
+            self._wake.set()
 
 
 class RunLog:
@@ -93,6 +135,8 @@ class RunLog:
         self._generation = outbox.connection.stats["reconnects"]
         self._limit = outbox.connection.max_payload - _HEADROOM
         self._repeats = False
+        self._unstored: dict[int, bytes] = {}
+        self._all_stored = asyncio.Event()
         outbox.open(self)
 
     @property
@@ -115,18 +159,28 @@ class RunLog:
         """Publishes what has been appended, without waiting for the stream."""
         if self._repeats:
             self._repeats = False
-            for batch in list(self._sent):
-                await self._send(batch)
+            for number, batch in enumerate(list(self._sent)):
+                await self._send(number, batch)
         while self._buffer:
-            await self._send(self._take())
+            batch = self._take()
+            await self._send(len(self._sent) - 1, batch)
 
-    async def _send(self, batch: bytes) -> None:
+    async def _send(self, number: int, batch: bytes) -> None:
         if self._is_silenced():
             return
         try:
-            await self._outbox.connection.publish(self._subject, batch)
-        except nats.errors.Error:
+            if self._outbox.is_replicated:
+                self._unstored[number] = batch
+                await self._outbox.jetstream.publish_soon(self._subject, batch, partial(self._stored, number))
+            else:
+                await self._outbox.connection.publish(self._subject, batch)
+        except (nats.errors.Error, BrokerUnavailable):
             self._generation = -1  # it is published again before the run ends
+
+    def _stored(self, number: int) -> None:
+        self._unstored.pop(number, None)
+        if not self._unstored:
+            self._all_stored.set()
 
     async def confirm(self) -> None:
         """Returns once the stream has all that was appended, however long the broker is away."""
@@ -144,6 +198,10 @@ class RunLog:
         if self._generation != reconnects:
             await self._publish(*self._sent)
             self._generation = reconnects
+            self._unstored.clear()
+        elif self._outbox.is_replicated:
+            await self._publish(*await self._left_over())
+            self._unstored.clear()
         elif not self._buffer and self._confirmed < len(self._sent):
             await self._publish(self._sent[-1])
         while self._buffer:
@@ -155,9 +213,18 @@ class RunLog:
             raise BrokerUnavailable("the connection was lost while a run's last events were published")
         self._confirmed = len(self._sent)
 
+    async def _left_over(self) -> list[bytes]:
+        """What the stream has not acknowledged, and will not any more."""
+        if self._unstored:
+            self._all_stored.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await self._all_stored.wait()
+        return list(self._unstored.values())
+
     async def _publish(self, *batches: bytes) -> None:
         for batch in batches:
-            await self._outbox.jetstream.publish(self._subject, batch)
+            await self._outbox.jetstream.publish(self._subject, batch, timeout=PATIENCE)
 
     def _take(self) -> bytes:
         """The next batch: as many events as fit into a message."""

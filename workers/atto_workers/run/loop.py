@@ -9,7 +9,7 @@ from atto.models import ModelRequest
 from atto.protocol.events import StateChange, StepRestarted
 from atto.protocol.messages import Message, Usage
 from atto.protocol.sessions import Snapshot
-from atto_workers.gateway import RetryPolicy
+from atto_workers.gateway import ModelGateway
 from atto_workers.run.journal import Progress
 from atto_workers.run.log import RunLog
 from atto_workers.run.model_calls import call_model
@@ -46,7 +46,7 @@ async def run_loop(
     metadata: Mapping[str, str],
     log: RunLog,
     progress: Progress,
-    policy: RetryPolicy,
+    gateway: ModelGateway,
 ) -> Answer:
     """Runs a turn on top of `snapshot`, going on from `progress`.
 
@@ -61,7 +61,7 @@ async def run_loop(
             if progress.attempts and step == progress.was_in_step:
                 log.append(StepRestarted(seq=log.next, step=step, reason="the turn was delivered again"))
             request = await _request(agent, snapshot, added, state)
-            model = await call_model(agent, request, step=step, log=log, policy=policy)
+            model = await call_model(agent, request, step=step, log=log, gateway=gateway)
         else:
             model = done.model
         usage += model.usage

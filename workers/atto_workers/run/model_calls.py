@@ -1,43 +1,25 @@
-"""One model call of a run: streamed out as deltas, retried where that may help, recorded when complete."""
+"""One model call of a run: streamed out as deltas, voided if the gateway tries again, recorded when whole."""
 
-import asyncio
-import contextlib
-import logging
 from collections.abc import Iterator
 
 from atto.agents import Agent
-from atto.models import ModelRequest, ReasoningChunk, TextChunk
-from atto.models.assemble import Assembled, Assembler
+from atto.models import Chunk, ModelRequest, ReasoningChunk, TextChunk
 from atto.protocol import codec
 from atto.protocol.errors import ModelError
 from atto.protocol.events import ModelCompleted, ReasoningDelta, StepRestarted, TextDelta
-from atto_workers.gateway import RetryPolicy
+from atto_workers.gateway import ModelGateway
 from atto_workers.run.log import RunLog
-
-_log = logging.getLogger("atto.worker")
 
 _PIECE = 32_768
 """Characters in one delta at the most, so that whatever a model says at once fits into a message."""
 
 
 async def call_model(
-    agent: Agent, request: ModelRequest, *, step: int, log: RunLog, policy: RetryPolicy
+    agent: Agent, request: ModelRequest, *, step: int, log: RunLog, gateway: ModelGateway
 ) -> ModelCompleted:
-    """The completed call, already in the log. Raises `ModelError` once no further try is worth it."""
-    failures = 0
-    while True:
-        spoken = log.next
-        try:
-            assembled = await _stream(agent, request, step, log)
-            break
-        except ModelError as error:
-            failures += 1
-            pause = policy.pause(error, failures)
-            if pause is None:
-                raise
-            if log.next != spoken:
-                log.append(StepRestarted(seq=log.next, step=step, reason=f"the model failed: {error}"))
-            await asyncio.sleep(pause)
+    """The completed call, already in the log. Raises `ModelError` where the gateway does."""
+    speech = _Speech(log, step)
+    assembled = await gateway.call(agent.models, request, on_chunk=speech.add, on_restart=speech.restart)
     event = ModelCompleted(
         seq=log.next,
         step=step,
@@ -55,28 +37,32 @@ async def call_model(
     return event
 
 
-async def _stream(agent: Agent, request: ModelRequest, step: int, log: RunLog) -> Assembled:
-    model = agent.model
-    assembler = Assembler(model.origin)
-    try:
-        async with contextlib.aclosing(model.stream(request)) as chunks:
-            async for chunk in chunks:
-                assembler.add(chunk)
-                match chunk:
-                    case TextChunk(text):
-                        for piece in _pieces(text):
-                            log.append(TextDelta(seq=log.next, step=step, text=piece))
-                    case ReasoningChunk(text):
-                        for piece in _pieces(text):
-                            log.append(ReasoningDelta(seq=log.next, step=step, text=piece))
-                    case _:
-                        pass
-        return assembler.finish()
-    except ModelError:
-        raise
-    except Exception as error:
-        _log.warning("the model of agent %s raised", agent.name, exc_info=error)
-        raise ModelError(f"{type(model).__name__} raised {type(error).__name__}: {error}") from error
+class _Speech:
+    """What a step says, as it is said."""
+
+    def __init__(self, log: RunLog, step: int) -> None:
+        self._log = log
+        self._step = step
+        self._heard_since = log.next
+
+    def add(self, chunk: Chunk) -> None:
+        log = self._log
+        match chunk:
+            case TextChunk(text):
+                for piece in _pieces(text):
+                    log.append(TextDelta(seq=log.next, step=self._step, text=piece))
+            case ReasoningChunk(text):
+                for piece in _pieces(text):
+                    log.append(ReasoningDelta(seq=log.next, step=self._step, text=piece))
+            case _:
+                pass
+
+    def restart(self, error: ModelError) -> None:
+        """Voids what was said since the last time, if anything was."""
+        log = self._log
+        if log.next != self._heard_since:
+            log.append(StepRestarted(seq=log.next, step=self._step, reason=f"the model failed: {error}"))
+            self._heard_since = log.next
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -1,0 +1,54 @@
+"""One try at an answer: a model's stream, watched by the clock, put together, closed whatever happens."""
+
+import contextlib
+import logging
+from collections.abc import Callable
+
+from atto.models import Chunk, Model, ModelRequest, UsageChunk
+from atto.models.assemble import Assembled, Assembler
+from atto.protocol.errors import ModelError
+from atto.protocol.messages import Usage
+from atto_workers.gateway.timeouts import StreamTimer, TimeoutPolicy
+
+OnChunk = Callable[[Chunk], None]
+
+_log = logging.getLogger("atto.worker")
+
+
+class ModelStream:
+    """`usage`: what the provider counted so far, also where the stream broke later; None: it did not say."""
+
+    def __init__(self, model: Model, request: ModelRequest, *, name: str, timeouts: TimeoutPolicy) -> None:
+        self.usage: Usage | None = None
+        self._model = model
+        self._request = request
+        self._name = name
+        self._timeouts = timeouts
+
+    async def read(self, on_chunk: OnChunk) -> Assembled:
+        """The whole answer; every chunk of it was handed to `on_chunk`. Raises nothing but `ModelError`."""
+        try:
+            return await self._read(on_chunk)
+        except ModelError:
+            raise
+        except Exception as error:
+            what = f"{type(self._model).__name__} raised {type(error).__name__}: {error}"
+            _log.warning("%s: %s", self._name, what, exc_info=error)
+            raise ModelError(f"{self._name}: {what}") from error
+
+    async def _read(self, on_chunk: OnChunk) -> Assembled:
+        assembler = Assembler(self._model.origin)
+        async with (
+            StreamTimer(self._timeouts, self._name) as timer,
+            contextlib.aclosing(self._model.stream(self._request)) as chunks,
+        ):
+            async for chunk in chunks:
+                timer.heard()
+                assembler.add(chunk)
+                if isinstance(chunk, UsageChunk):
+                    self.usage = chunk.usage
+                on_chunk(chunk)
+        try:
+            return assembler.finish()
+        except ModelError as error:
+            raise ModelError(f"{self._name}: {error}", transient=error.transient) from error
