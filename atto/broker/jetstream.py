@@ -22,6 +22,11 @@ from atto.protocol.errors import BrokerRefused, BrokerUnavailable, NoResponders
 TIMEOUT = 5.0
 """Seconds to wait for a reply: a cluster that elects a leader pauses that long, rarely longer."""
 
+LAG_PAUSE = 0.02
+"""Seconds before a replica that is behind is asked again."""
+POSTED_LIMIT = 10_000
+"""Messages whose acknowledgements may be outstanding at one time, of those that nobody waits for."""
+
 _BATCH = 1000
 _BATCH_BYTES = 4 << 20
 
@@ -92,6 +97,7 @@ class JetStream:
         self._inbox = connection.new_inbox()
         self._tokens = itertools.count()
         self._waiting: dict[str, _Waiting] = {}
+        self._posted: dict[str, Callable[[], None]] = {}
         self._subscription: Any = None
 
     async def __aenter__(self) -> Self:
@@ -130,6 +136,17 @@ class JetStream:
         if reply.error is not None:
             raise _refused(f"publish to {subject}", reply.error)
         return PubAck(reply.seq, reply.duplicate)
+
+    async def publish_soon(self, subject: str, data: bytes, stored: Callable[[], None]) -> None:
+        """Publishes without waiting; `stored` is called once the stream has it, if ever.
+
+        Raises `BrokerRefused` for what is too large, `BrokerUnavailable` if it cannot even be sent.
+        """
+        token = self._new_token()
+        self._posted[token] = stored
+        if len(self._posted) > POSTED_LIMIT:
+            del self._posted[next(iter(self._posted))]  # its reply was lost long ago
+        await self._send(subject, data, f"{self._inbox}.{token}", None)
 
     async def request(
         self,
@@ -201,6 +218,25 @@ class JetStream:
                 return
             start = messages[-1].sequence + 1
 
+    async def read_to_end(self, stream: str, subject: str) -> AsyncGenerator[Stored, None]:
+        """The messages of a subject (wildcards allowed), all that the stream's leader knows of now.
+
+        Raises `BrokerUnavailable` if a replica that answers does not have them in time.
+        """
+        read = 0
+        deadline = asyncio.get_running_loop().time() + TIMEOUT
+        # Asked each time, since what was the newest may have been removed.
+        while (newest := await self.last(stream, subject)) is not None and newest.sequence > read:
+            if asyncio.get_running_loop().time() > deadline:
+                raise BrokerUnavailable(f"the replicas of {stream} are behind their leader")
+            async with contextlib.aclosing(self.read(stream, subject, start=read + 1)) as reading:
+                async for stored in reading:
+                    read = stored.sequence
+                    yield stored
+            if read >= newest.sequence:
+                return
+            await asyncio.sleep(LAG_PAUSE)
+
     async def read_last(self, stream: str, subjects: Iterable[str]) -> list[Stored]:
         """The last message of each subject that matches (wildcards allowed; up to 1,024 subjects)."""
         found: list[Stored] = []
@@ -269,7 +305,7 @@ class JetStream:
 
     @contextlib.contextmanager
     def _token(self, handler: Callable[[Msg | None], None]) -> Generator[str, None, None]:
-        token = format(next(self._tokens), "x")
+        token = self._new_token()
         connection = self.connection
         sent_over = connection.stats["reconnects"] if connection.is_connected else None
         self._waiting[token] = _Waiting(handler, sent_over)
@@ -280,9 +316,15 @@ class JetStream:
 
     async def _dispatch(self, message: Msg) -> None:
         # A direct read's messages keep the inbox as their subject too; their own travels in a header.
-        waiting = self._waiting.get(message.subject.rpartition(".")[2])
+        token = message.subject.rpartition(".")[2]
+        waiting = self._waiting.get(token)
         if waiting is not None:
             waiting.handler(message)
+        elif (stored := self._posted.pop(token, None)) is not None and _is_stored(message):
+            stored()
+
+    def _new_token(self) -> str:
+        return format(next(self._tokens), "x")
 
 
 class _Waiting(NamedTuple):
@@ -292,6 +334,10 @@ class _Waiting(NamedTuple):
 
     handler: Callable[[Msg | None], None]
     sent_over: int | None
+
+
+def _is_stored(message: Msg) -> bool:
+    return bool(message.data) and _pub_replies.decode(message.data).error is None
 
 
 def _lost(subject: str) -> BrokerUnavailable:

@@ -9,7 +9,6 @@ from atto.broker.jetstream import (
     MESSAGE_TOO_LARGE,
     STREAM_NOT_FOUND,
     SUBJECT_FULL,
-    TIMEOUT,
     JetStream,
     PubAck,
 )
@@ -31,6 +30,8 @@ from atto.protocol.turns import Turn
 
 _HEADER_NAME = re.compile(r"[!#-9;-~]+", re.ASCII)
 
+OFFER_PATIENCE = 2.0
+"""Seconds in which a broker says that it has a turn; while replicas elect a leader, nobody says anything."""
 RETRY_PAUSE = 0.1
 """Seconds before a turn is offered again to a broker that had nobody to take it."""
 
@@ -82,7 +83,7 @@ class Submission:
             left = deadline - asyncio.get_running_loop().time()
             try:
                 return await jetstream.publish(
-                    subject, self._body, headers=self._headers, timeout=max(0.05, min(left, TIMEOUT))
+                    subject, self._body, headers=self._headers, timeout=max(0.05, min(left, OFFER_PATIENCE))
                 )
             except BrokerRefused as error:
                 raise self._explained(error) from error
