@@ -20,6 +20,8 @@ ACK_WAIT = 300.0
 """Seconds until the broker would deliver an unacknowledged turn again *inside* a living consumer, out of
 order. In-progress heartbeats keep that from happening; a takeover does not wait for it."""
 
+PATIENCE = 2.0
+"""Seconds for one request about consumers; while replicas elect a leader, nobody answers."""
 STRAY = "stray"
 """The label of what the server could not place in a partition: the tokens `*` and `>`."""
 
@@ -91,7 +93,7 @@ class Ownership:
         seen = 0
         while True:
             reply = await self._jetstream.api(
-                f"CONSUMER.NAMES.{self._subjects.turns_stream}", {"offset": seen}
+                f"CONSUMER.NAMES.{self._subjects.turns_stream}", {"offset": seen}, timeout=PATIENCE
             )
             page = _names.decode(reply)
             names = page.consumers or []
@@ -125,7 +127,9 @@ class Ownership:
         stream = self._subjects.turns_stream
         request = {"stream_name": stream, "config": config, "action": "create"}
         try:
-            reply = await self._jetstream.api(f"CONSUMER.DURABLE.CREATE.{stream}.{name}", request)
+            reply = await self._jetstream.api(
+                f"CONSUMER.DURABLE.CREATE.{stream}.{name}", request, timeout=PATIENCE
+            )
         except BrokerRefused as error:
             if error.err_code == FILTER_NOT_UNIQUE:
                 return None
@@ -143,12 +147,14 @@ class Ownership:
     async def remove(self, consumer: str) -> None:
         """Ends an ownership, one's own or a dead worker's. No-op if it has ended already."""
         try:
-            await self._jetstream.api(f"CONSUMER.DELETE.{self._subjects.turns_stream}.{consumer}")
+            await self._jetstream.api(
+                f"CONSUMER.DELETE.{self._subjects.turns_stream}.{consumer}", timeout=PATIENCE
+            )
         except BrokerRefused as error:
             if error.err_code != CONSUMER_NOT_FOUND:
                 raise
 
     async def last_turn(self) -> int:
         """The stream sequence up to which turns may have been delivered to somebody before."""
-        info = await stream_info(self._jetstream, self._subjects.turns_stream)
+        info = await stream_info(self._jetstream, self._subjects.turns_stream, timeout=PATIENCE)
         return 0 if info is None else info.state.last_seq

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable
 from atto_workers.delivery import Claim
@@ -23,6 +24,9 @@ RETRY_PAUSE = 0.2
 """Seconds before a broker that is away is asked again whether a claim stands."""
 STOP_PATIENCE = 5.0
 """Seconds that a run has to end once it was stopped."""
+
+UNKNOWN_HORIZON = sys.maxsize
+"""Until it is known, every turn counts as one that may have been delivered before."""
 
 _log = logging.getLogger("atto.worker")
 
@@ -112,6 +116,7 @@ class Steward:
                 and ((owner := owners.get(partition)) is None or owner.worker not in others)
             }
         )
+        await self._find_horizons()
 
     async def assure(self, claim: Claim) -> bool:
         """Whether the claim stood a moment ago, at a time after this call at the latest; if not, it is given
@@ -158,14 +163,27 @@ class Steward:
         """Claims partitions that nobody has, or that a dead worker has."""
         if not vacant:
             return
-        tenures = await asyncio.gather(*(self._claim(*item) for item in vacant.items()))
-        # Read after the claims: turns that came in between are only asked about once too often.
-        horizon = await self._ownership.last_turn()
+        tenures = await asyncio.gather(
+            *(self._claim(*item) for item in vacant.items()), return_exceptions=True
+        )
+        failures = [tenure for tenure in tenures if isinstance(tenure, BaseException)]
         for partition, tenure in zip(vacant, tenures, strict=True):
-            if tenure is not None:
-                claim = Claim(partition, tenure.consumer, horizon, epoch=tenure.epoch)
+            if isinstance(tenure, Tenure):
+                claim = Claim(partition, tenure.consumer, UNKNOWN_HORIZON, epoch=tenure.epoch)
                 self.claims[partition] = claim
                 await self._intake.open(claim)
+        if failures:
+            raise failures[0]
+
+    async def _find_horizons(self) -> None:
+        """Up to where turns may have been delivered to earlier owners: read after the claims, so that turns
+        that came in between are only asked about once too often.
+        """
+        unknown = [claim for claim in self.claims.values() if claim.horizon == UNKNOWN_HORIZON]
+        if unknown:
+            horizon = await self._ownership.last_turn()
+            for claim in unknown:
+                claim.horizon = horizon
 
     async def _claim(self, partition: PartitionKey, owner: Owner | None) -> Tenure | None:
         if owner is not None:
@@ -194,7 +212,8 @@ class Steward:
             _log.warning("%s is left to be taken over: %s", consumer, error)
 
     def _lose(self, claim: Claim) -> None:
-        _log.warning("worker %s lost partition %s", self._worker, claim.partition)
+        level = logging.DEBUG if claim.partition in self._releases else logging.WARNING
+        _log.log(level, "worker %s lost partition %s", self._worker, claim.partition)
         if self.claims.get(claim.partition) is claim:  # the partition may have been claimed anew
             del self.claims[claim.partition]
         self._intake.close(claim)

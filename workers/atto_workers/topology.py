@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from atto.broker.jetstream import STREAM_NOT_FOUND, JetStream
+from atto.broker.jetstream import STREAM_NOT_FOUND, TIMEOUT, JetStream
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable, NoResponders, TopologyMismatch
 from atto.protocol.subjects import Subjects
 
@@ -43,10 +43,15 @@ class StreamInfo(msgspec.Struct):
 _infos = msgspec.json.Decoder(StreamInfo)
 
 
-async def stream_info(jetstream: JetStream, stream: str) -> StreamInfo | None:
+async def stream_info(
+    jetstream: JetStream,
+    stream: str,
+    *,
+    timeout: float = TIMEOUT,  # noqa: ASYNC109 - the time-out of one round trip
+) -> StreamInfo | None:
     """None if there is no such stream."""
     try:
-        return _infos.decode(await jetstream.api(f"STREAM.INFO.{stream}"))
+        return _infos.decode(await jetstream.api(f"STREAM.INFO.{stream}", timeout=timeout))
     except BrokerRefused as error:
         if error.err_code == STREAM_NOT_FOUND:
             return None
