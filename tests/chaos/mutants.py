@@ -105,3 +105,12 @@ FAULTS: dict[str, dict[str, float]] = {
     "no_voiding": {"kill": 1},
 }
 """The faults that expose each mutant soonest."""
+
+CAUGHT_BY: dict[str, set[str]] = {
+    "no_cas": {"a_run_is_committed_once", "versions_count_commits", "state_is_what_the_tools_made_it"},
+    "ack_before_save": {"no_accepted_turn_is_lost"},
+    "no_run_record": {"a_run_is_committed_once"},
+    "reused_consumer_name": {"no_accepted_turn_is_lost", "commits_are_in_the_order_of_acceptance"},
+    "no_voiding": {"listeners_heard_what_was_committed"},
+}
+"""The checks of which at least one must see what is broken."""

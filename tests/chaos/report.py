@@ -80,6 +80,7 @@ def summary(directory: Path, tally: Tally, recoveries: Recoveries, mishaps: list
         "heard_several_attempts": tally.again,
         "effects": tally.effects,
         "effects_of_no_commit": tally.orphans,
+        "violated": dict(Counter(violation.check for violation in tally.violations)),
         "violations": len(tally.violations) + len(mishaps),
     }
 
