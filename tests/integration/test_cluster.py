@@ -89,6 +89,29 @@ async def test_a_former_claim_that_turns_out_to_be_lost_leaves_its_successor_alo
         assert (await client.run("s", "hi").result()).text == "1: hi"
 
 
+async def test_a_claim_that_was_found_lost_is_given_up_before_anything_else_is_asked(
+    worker, jetstream, namespace, monkeypatch
+):
+    """A worker that wakes up from a pause asks who is here, too; a commit must not slip in meanwhile."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+    async with worker(echo) as running:
+        steward, claim = running._steward, running._steward.claims[0]
+        roll = steward._presence.roll
+
+        async def slow_roll(owners):
+            asked.set()
+            await answer.wait()
+            return await roll(owners)
+
+        monkeypatch.setattr(steward._presence, "roll", slow_roll)
+        asked.clear()
+        await jetstream.api(f"CONSUMER.DELETE.{namespace}-TURNS.{claim.consumer}")
+        steward.look()
+        await asked.wait()
+        assert not await steward.assure(claim)
+        answer.set()
+
+
 async def test_a_joiner_does_not_disturb_what_runs(worker, client, namespace):
     gate, reached = asyncio.Event(), asyncio.Event()
     model = ScriptedModel.of(

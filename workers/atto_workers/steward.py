@@ -99,10 +99,11 @@ class Steward:
         looking_at, looking_over = asyncio.get_running_loop().time(), self._ownership.reconnects
         await self._presence.beat()
         owners = await self._ownership.owners()
-        self._looked_at, self._looked_over = looking_at, looking_over
-        roll = await self._presence.roll(owner.worker for owner in owners.values())
+        # In one step with the look that it follows from: a claim that is still there counts as looked at.
         for claim in [claim for key, claim in self.claims.items() if not _stands(claim, owners.get(key))]:
             self._lose(claim)
+        self._looked_at, self._looked_over = looking_at, looking_over
+        roll = await self._presence.roll(owner.worker for owner in owners.values())
         wanted = share(self._partitions, roll.members)
         mine = [partition for partition in self._partitions if wanted[partition] == self._worker]
         for partition in self.claims.keys() - set(mine) - self._releases.keys():
