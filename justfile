@@ -18,6 +18,10 @@ quickstart: setup
 test *ARGS: setup
     @"{{bin}}/python" -m pytest "$@"
 
+# the producers of examples/producers in every language whose toolchain is here
+test-producers *ARGS: setup
+    @"{{bin}}/python" -m pytest tests/producers -m "producers or not producers" "$@"
+
 # faults for so many seconds, by seed, and a judge: `just chaos 60 1`; the last line is one JSON object
 chaos SECONDS SEED *ARGS: setup
     @"{{bin}}/python" -m tests.chaos "$@"
