@@ -5,13 +5,15 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from atto.agents.delegation import MAX_DELEGATION, AgentTool, delegation_depth
 from atto.agents.given_schema import checked
 from atto.agents.state import State
 from atto.agents.tool import NAME, Tool
 from atto.agents.tool import tool as make_tool
 from atto.models.base import Model, ToolSpec
+from atto.models.named import named
 from atto.protocol.errors import InvalidAgent, InvalidTool
 
 Instruction: TypeAlias = str | Callable[[Mapping[str, Any]], str | Awaitable[str]]
@@ -21,6 +23,7 @@ Instruction: TypeAlias = str | Callable[[Mapping[str, Any]], str | Awaitable[str
 class Agent:
     """What answers the turns of a session. Nothing of it changes after it was made.
 
+    `model`: an object, or a name such as `openai:gpt-5` (see `atto.models.named`).
     `instruction`: the system prompt, or a function, synchronous or not, that makes it from the session's
     state (read-only). `tools`: by `@tool`, or plain functions, which become tools.
     `fallbacks`: models that are asked in turn where those before cannot answer.
@@ -28,7 +31,7 @@ class Agent:
     run side by side. `output_schema`: a JSON Schema that the answer must follow. `temperature`,
     `max_tokens` (of one model call) and `stop` mean what the provider says; `options` go to it as they are.
 
-    Raises `InvalidAgent` or `InvalidTool`.
+    Raises `InvalidAgent`, `InvalidTool`, or `MissingExtra` if a model's package is not installed.
     """
 
     name: str
@@ -45,7 +48,28 @@ class Agent:
     options: Mapping[str, Any] = field(default_factory=dict[str, Any], kw_only=True)
     description: str = field(default="", kw_only=True)
     specs: tuple[ToolSpec, ...] = field(init=False, repr=False)
+    delegation_depth: int = field(init=False, repr=False)
     _tools: dict[str, Tool[..., Any]] = field(init=False, repr=False)
+
+    if TYPE_CHECKING:  # names are taken for models, but only models are given back
+
+        def __init__(
+            self,
+            name: str,
+            model: Model | str,
+            instruction: Instruction = "",
+            tools: Sequence[Callable[..., Any]] = (),
+            *,
+            fallbacks: Sequence[Model | str] = (),
+            temperature: float | None = None,
+            max_tokens: int | None = None,
+            stop: Sequence[str] = (),
+            max_steps: int = 10,
+            parallel_tool_calls: bool = True,
+            output_schema: Mapping[str, Any] | None = None,
+            options: Mapping[str, Any] = ...,
+            description: str = "",
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -58,13 +82,33 @@ class Agent:
             raise InvalidTool(f"agent {self.name!r}: {error}") from error.__cause__
         self._set(
             tools=tuple(tools.values()),
-            fallbacks=tuple(self.fallbacks),
             stop=tuple(self.stop),
             options=copy.deepcopy(dict(self.options)),
             output_schema=copy.deepcopy(self.output_schema),
             specs=tuple(tool.spec for tool in tools.values()),
+            delegation_depth=_checked_depth(self.name, tuple(tools.values())),
             _tools=tools,
         )
+
+    def as_tool(
+        self,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float | None = None,
+        parallel: bool = True,
+    ) -> AgentTool:
+        """A tool by which another agent asks this one, in words, and reads its answer.
+
+        It runs inside the run that asks, with its own instruction, tools and limits, and sees what it is
+        asked and the session's state, not the conversation. Its events come as `AgentEvent`; what it
+        completed is not done again after a crash. If it fails, the asking model reads why. Agents may
+        delegate three levels deep.
+
+        `name`, `description`: what the asking model sees, by default the agent's own. `timeout`: seconds for
+        the whole answer. `parallel`: whether it may run beside other calls of a step. Raises `InvalidTool`.
+        """
+        return AgentTool(self, name=name, description=description, timeout=timeout, parallel=parallel)
 
     async def instruct(self, state: Mapping[str, Any]) -> str:
         """The instruction for a session in this state; what the function raises, passes.
@@ -92,11 +136,9 @@ class Agent:
         return self._tools.get(name)
 
     def _check(self) -> None:
-        _check_model(self.model)
         if isinstance(self.fallbacks, str | Model):
             raise InvalidAgent("its fallbacks are a single model: give a sequence, as in `fallbacks=[model]`")
-        for model in self.fallbacks:
-            _check_model(model)
+        self._set(model=_model(self.model), fallbacks=tuple(map(_model, self.fallbacks)))
         if not (isinstance(self.instruction, str) or callable(self.instruction)):
             raise InvalidAgent("its instruction must be a str, or a function of the state that returns one")
         if callable(self.tools):
@@ -117,16 +159,24 @@ class Agent:
             object.__setattr__(self, name, value)
 
 
+def _checked_depth(name: str, tools: tuple[Tool[..., Any], ...]) -> int:
+    depth = delegation_depth(tools)
+    if depth > MAX_DELEGATION:
+        raise InvalidAgent(
+            f"agent {name!r}: its agents delegate {depth} levels deep, {MAX_DELEGATION} are possible: "
+            "let one of them have the tools of those below it"
+        )
+    return depth
+
+
 def _check_name(name: Any) -> None:
     if not (isinstance(name, str) and NAME.fullmatch(name)):
         raise InvalidAgent(f"agent name {name!r}: use 1 to 64 of the characters A-Z a-z 0-9 _ -")
 
 
-def _check_model(model: Any) -> None:
+def _model(model: Any) -> Model:
     if isinstance(model, str):
-        raise InvalidAgent(
-            f"its model is the string {model!r}, but this release takes objects only: pass a `Model`"
-        )
+        return named(model)
     if isinstance(model, type):
         raise InvalidAgent(
             f"its model is the class {model.__name__}: pass an object, `{model.__name__}(...)`"
@@ -135,6 +185,7 @@ def _check_model(model: Any) -> None:
         raise InvalidAgent(
             f"its model is a {type(model).__name__}: pass a `Model`, which has an `origin` and a `stream`"
         )
+    return model
 
 
 def _check_output(schema: dict[str, Any]) -> None:

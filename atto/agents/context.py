@@ -13,6 +13,7 @@ class ToolContext:
     `step`: the model call of the run that asked for this one, from 1. `metadata`: the labels that the caller
     gave the turn. `state`: the session's state, to read and to write;
     what the call changed is kept if it succeeds, and committed with the turn.
+    `within`: where the agent was asked by another one, the calls that led to it, as `<step>:<call id>:`.
     """
 
     session: str
@@ -21,10 +22,11 @@ class ToolContext:
     call_id: str
     metadata: Mapping[str, str]
     state: State
+    within: str = ""
 
     @property
     def idempotency_key(self) -> str:
         """The same for every execution of this call, and of no other: some providers number the calls of each
         step anew. A tool's effects happen at least once: hand this key to whatever recognises a repetition.
         """
-        return f"{self.run_id}:{self.step}:{self.call_id}"
+        return f"{self.run_id}:{self.within}{self.step}:{self.call_id}"

@@ -1,5 +1,6 @@
 """Models: the protocol, a scripted one, and adapters for providers, loaded when they are used."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from atto.models.assemble import Assembled, Assembler
@@ -16,10 +17,14 @@ from atto.models.base import (
     ToolSpec,
     UsageChunk,
 )
+from atto.models.named import named
 from atto.models.scripted import Answer, Fail, Pause, ScriptedModel, Stall, call
 
 if TYPE_CHECKING:
+    from atto.models.compatible import azure, ollama, vllm
+    from atto.models.gemini import Gemini
     from atto.models.openai import OpenAIChat
+    from atto.models.openai_responses import OpenAIResponses
 
 __all__ = [
     "Answer",
@@ -29,9 +34,11 @@ __all__ = [
     "Closeable",
     "Fail",
     "FinishChunk",
+    "Gemini",
     "Model",
     "ModelRequest",
     "OpenAIChat",
+    "OpenAIResponses",
     "PartDone",
     "Pause",
     "ReasoningChunk",
@@ -41,13 +48,26 @@ __all__ = [
     "ToolCallChunk",
     "ToolSpec",
     "UsageChunk",
+    "azure",
     "call",
+    "named",
+    "ollama",
+    "vllm",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "OpenAIChat":
-        from atto.models.openai import OpenAIChat  # noqa: PLC0415 - adapters are loaded when they are used
+_LAZY = {
+    "Gemini": "gemini",
+    "OpenAIChat": "openai",
+    "OpenAIResponses": "openai_responses",
+    "azure": "compatible",
+    "ollama": "compatible",
+    "vllm": "compatible",
+}
+"""Adapters are loaded when they are used: each by its module."""
 
-        return OpenAIChat
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"atto.models.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -30,19 +30,19 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     cache_key: str = ""
 
 
-class TextChunk(Struct, frozen=True):
+class TextChunk(Struct, frozen=True, gc=False):
     """A piece of text. An empty one begins a part that counts only if a `PartDone` with `native` ends it."""
 
     text: str
 
 
-class ReasoningChunk(Struct, frozen=True):
+class ReasoningChunk(Struct, frozen=True, gc=False):
     """A piece of reasoning."""
 
     text: str
 
 
-class ToolCallChunk(Struct, frozen=True):
+class ToolCallChunk(Struct, frozen=True, gc=False):
     """A piece of a tool call: `slot` tells the calls of one message apart, `arguments` are pieces of JSON
     text, to be joined. `id` and `name` may come with any of the pieces, whole; the first of each counts.
     """
@@ -53,7 +53,7 @@ class ToolCallChunk(Struct, frozen=True):
     arguments: str = ""
 
 
-class PartDone(Struct, frozen=True):
+class PartDone(Struct, frozen=True, gc=False):
     """The part that the chunks before built is complete; `native` is the provider's own JSON of it, if it
     must see that again.
 
@@ -65,13 +65,13 @@ class PartDone(Struct, frozen=True):
     slot: int | None = None
 
 
-class UsageChunk(Struct, frozen=True):
+class UsageChunk(Struct, frozen=True, gc=False):
     """Tokens so far; the last one counts."""
 
     usage: Usage
 
 
-class FinishChunk(Struct, frozen=True):
+class FinishChunk(Struct, frozen=True, gc=False):
     """The provider's terminal marker: `stop`, `tool_calls`, `length`, `content_filter`, or its own word.
 
     A stream that ends without one was cut: that is an error, not an answer.

@@ -1,14 +1,12 @@
 """A model request in the words of the Chat Completions API."""
 
-import re
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-import msgspec
-
 from atto.models.base import ModelRequest, ToolSpec
 from atto.models.history import as_text, describe, plain, repaired
+from atto.models.openai_parts import arguments_text, data_url, file_text, is_text, same_account, spec_name
 from atto.protocol.messages import (
     AnyPart,
     FilePart,
@@ -21,7 +19,6 @@ from atto.protocol.messages import (
 )
 
 _AUDIO = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
-_NOT_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
 def chat_body(
@@ -72,7 +69,7 @@ def _part(part: AnyPart) -> dict[str, Any] | None:
         case TextPart(text=text):
             return _text(text)
         case ImagePart(url=url, data=data, media_type=media_type):
-            return {"type": "image_url", "image_url": {"url": url or _data_url(data, media_type)}}
+            return {"type": "image_url", "image_url": {"url": url or data_url(data, media_type)}}
         case FilePart():
             return _file(part)
         case _:
@@ -87,9 +84,9 @@ def _file(part: FilePart) -> dict[str, Any]:
     if media_type in _AUDIO:
         sound = {"data": b64encode(part.data).decode(), "format": _AUDIO[media_type]}
         return {"type": "input_audio", "input_audio": sound}
-    if media_type.startswith("text/") or media_type == "application/json":
-        return _text(f"{part.name or 'file'}:\n{part.data.decode('utf-8', 'replace')}")
-    document = {"filename": part.name or "file", "file_data": _data_url(part.data, media_type)}
+    if is_text(part):
+        return _text(file_text(part))
+    document = {"filename": part.name or "file", "file_data": data_url(part.data, media_type)}
     return {"type": "file", "file": document}
 
 
@@ -97,37 +94,22 @@ def _text(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def _data_url(data: bytes | None, media_type: str | None) -> str:
-    return f"data:{media_type};base64,{b64encode(data or b'').decode()}"
-
-
 def _assistant(message: Message, origin: Origin) -> dict[str, Any]:
     """Reasoning is left out: the API has no place for it."""
     written: dict[str, Any] = {"role": "assistant", "content": "".join(map(plain, message.content))}
     if message.tool_calls:
-        own = message.origin is not None and _same_account(message.origin, origin)
+        own = message.origin is not None and same_account(message.origin, origin)
         written["tool_calls"] = [_call(part, own=own) for part in message.tool_calls]
         written["content"] = written["content"] or None
     return written
 
 
 def _call(part: ToolCallPart, *, own: bool) -> dict[str, Any]:
-    # the arguments are always JSON: servers that parse them (Ollama, vLLM) would refuse the whole history
-    arguments = part.arguments if part.malformed is None else {"malformed": part.malformed}
-    function = {"name": _name(part.name), "arguments": msgspec.json.encode(arguments).decode()}
+    function = {"name": spec_name(part.name), "arguments": arguments_text(part)}
     call = {"id": part.id, "type": "function", "function": function}
     if own and isinstance(part.native, dict):
         return {**cast("dict[str, Any]", part.native), **call}
     return call
-
-
-def _name(name: str) -> str:
-    """A model may have called something that is no name; the API refuses to hear of it."""
-    return _NOT_A_NAME.sub("_", name)[:64] or "unnamed"
-
-
-def _same_account(one: Origin, other: Origin) -> bool:
-    return (one.provider, one.account) == (other.provider, other.account)
 
 
 def _result(part: AnyPart) -> dict[str, Any]:
@@ -145,5 +127,5 @@ def _tool(spec: ToolSpec) -> dict[str, Any]:
 def _response_format(schema: dict[str, Any] | None) -> dict[str, Any] | None:
     if schema is None:
         return None
-    name = _name(str(schema.get("title") or "answer"))
+    name = spec_name(str(schema.get("title") or "answer"))
     return {"type": "json_schema", "json_schema": {"name": name, "schema": schema}}

@@ -19,6 +19,9 @@ from atto.models.base import (
 from atto.protocol.errors import ModelError
 from atto.protocol.messages import Message, Origin, ReasoningPart, TextPart, ToolCallPart
 
+REQUESTS_KEPT = 1000
+"""How many of its requests a `ScriptedModel` remembers, the newest ones: each holds a whole history."""
+
 _WORDS = re.compile(r"\s*\S+|\s+\Z")
 
 
@@ -70,8 +73,8 @@ class ScriptedModel:
     """Gives the answers of its script, one to each call, in the order in which the calls begin.
 
     Any number of runs may call it at once. A call beyond the script's end raises `ModelError`, unless
-    `repeat`: then the script starts over. `requests` holds every request; `active` counts the calls that are
-    being answered now (a cancelled or closed one no longer is).
+    `repeat`: then the script starts over. `requests` holds the last thousand requests at least; `calls` counts
+    all of them, `active` those that are being answered now (a cancelled or closed one no longer is).
     """
 
     def __init__(self, *script: Answer, origin: Origin | None = None, repeat: bool = False) -> None:
@@ -79,6 +82,7 @@ class ScriptedModel:
         self._repeat = repeat
         self._origin = origin or Origin("scripted", "scripted")
         self.requests: list[ModelRequest] = []
+        self.calls = 0
         self.active = 0
 
     @classmethod
@@ -89,7 +93,7 @@ class ScriptedModel:
         return cls(function, origin=origin, repeat=True)
 
     def __repr__(self) -> str:
-        return f"ScriptedModel({len(self._script)} answers, {len(self.requests)} calls)"
+        return f"ScriptedModel({len(self._script)} answers, {self.calls} calls)"
 
     @property
     def origin(self) -> Origin:
@@ -112,8 +116,11 @@ class ScriptedModel:
             self.active -= 1
 
     def _next(self, request: ModelRequest) -> Answer:
-        turn = len(self.requests)
+        turn = self.calls
+        self.calls += 1
         self.requests.append(request)
+        if len(self.requests) >= 2 * REQUESTS_KEPT:
+            del self.requests[:-REQUESTS_KEPT]
         if not self._script or (turn >= len(self._script) and not self._repeat):
             raise ModelError(
                 f"the script has {len(self._script)} answers and call {turn + 1} came: "

@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeAlias
 from msgspec import Struct
 
 
-class Part(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+# `gc=False`: JSON has no cycles for the collector to find.
+class Part(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag_field="type"):
     """What all parts share: the provider's own JSON of the part, for a faithful replay."""
 
     native: Any = None
@@ -73,7 +74,7 @@ class ToolResultPart(Part, frozen=True, omit_defaults=True, tag="tool_result"):
 AnyPart: TypeAlias = TextPart | ReasoningPart | ToolCallPart | ToolResultPart | ImagePart | FilePart
 
 
-class Origin(Struct, frozen=True, omit_defaults=True):
+class Origin(Struct, frozen=True, omit_defaults=True, gc=False):
     """Which model wrote a message: native parts go back verbatim to the same provider and account only."""
 
     provider: str
@@ -81,7 +82,7 @@ class Origin(Struct, frozen=True, omit_defaults=True):
     account: str = ""
 
 
-class Usage(Struct, frozen=True, omit_defaults=True):
+class Usage(Struct, frozen=True, omit_defaults=True, gc=False):
     """Tokens, as the provider counted them. `input_tokens` includes those read from or written to a cache,
     `output_tokens` includes those spent on reasoning.
     """
@@ -102,7 +103,7 @@ class Usage(Struct, frozen=True, omit_defaults=True):
         )
 
 
-class Message(Struct, frozen=True, omit_defaults=True):
+class Message(Struct, frozen=True, omit_defaults=True, gc=False):
     """One entry of a session's history. `tool` messages hold the results of the calls before them."""
 
     role: Literal["user", "assistant", "tool"]

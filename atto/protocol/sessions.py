@@ -12,7 +12,7 @@ RECENT_RUNS = 32
 """How many runs a snapshot remembers: the default backlog, which bounds what can be delivered again."""
 
 
-class RunRecord(Struct, frozen=True, omit_defaults=True):
+class RunRecord(Struct, frozen=True, omit_defaults=True, gc=False):
     """A committed run: the guard against a second commit, and enough to answer again.
 
     `end`: how many messages the history had after it; the answer is the one before.

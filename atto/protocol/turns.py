@@ -9,7 +9,7 @@ from atto.protocol.messages import InputPart, Message
 SCHEMA_VERSION = 1
 
 
-class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One input to a session. The smallest valid turn is `{"input": "hi"}`.
 
     `run_id`: names the run; without it the header `Nats-Msg-Id` does, else the place in the stream.

@@ -1,4 +1,6 @@
+import ast
 import dataclasses
+import inspect
 import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -136,9 +138,9 @@ def second_add() -> None:
         ({"name": "x" * 65}, InvalidAgent, "use 1 to 64"),
         ({"name": None}, InvalidAgent, "agent name None"),
         (
-            {"model": "openai:gpt"},
+            {"model": "opneai:gpt"},
             InvalidAgent,
-            "agent 'helper': its model is the string 'openai:gpt', but this release",
+            "agent 'helper': the model 'opneai:gpt': nobody is called 'opneai' here; did you mean 'openai'?",
         ),
         ({"model": Silent}, InvalidAgent, "its model is the class Silent: pass an object, `Silent(...)`"),
         ({"model": None}, InvalidAgent, "its model is a NoneType: pass a `Model`"),
@@ -165,6 +167,31 @@ def second_add() -> None:
 def test_an_agent_that_cannot_work_is_refused_with_the_mend(changed, error, fragment):
     with pytest.raises(error, match=re.escape(fragment)):
         Agent(**{"name": "helper", "model": MODEL, **changed})
+
+
+def test_models_can_be_named(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-0123456789")
+    agent = Agent("helper", "openai:gpt-5", fallbacks=["ollama:llama3:8b", MODEL])
+    assert agent.model.origin == Origin("openai", "gpt-5")
+    assert [model.origin.model for model in agent.models] == ["gpt-5", "llama3:8b", MODEL.origin.model]
+    assert dataclasses.replace(agent, name="other").model is agent.model
+
+
+def test_a_named_model_without_a_key_is_refused(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(InvalidAgent, match="agent 'helper': OpenAIResponses has no key: set OPENAI_API_KEY"):
+        Agent("helper", "openai:gpt-5")
+
+
+def test_what_type_checkers_see_is_what_is_taken():
+    (stub,) = [
+        node
+        for node in ast.walk(ast.parse(inspect.getsource(Agent)))
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__"
+    ]
+    seen = [argument.arg for argument in (*stub.args.args, *stub.args.kwonlyargs)]
+    assert seen == [*inspect.signature(Agent.__init__).parameters]
 
 
 def test_a_name_may_have_64_characters():

@@ -44,7 +44,8 @@ async def instruction_later(state: Mapping[str, Any]) -> str:
 
 def agents(model: Model) -> None:
     agent = Agent("a", model, "Help.", tools=[add, look_up, plain], temperature=0.5, stop=["END"])
-    Agent("b", model, instruction)
+    Agent("b", "openai:gpt-5", instruction, fallbacks=["anthropic:claude", model])
+    assert_type(agent.model, Model)
     Agent("c", model, instruction_later, (add,))
     assert_type(agent.tool("add"), Tool[..., Any] | None)
 
@@ -53,7 +54,7 @@ def wrong(model: Model) -> None:
     add("1")  # expect: "1" is no int
     add(1, z=2)  # expect: no parameter z
     tool(timeout="5")  # expect: seconds are a number
-    Agent("d", "gpt")  # expect: a model is no string
+    Agent("d", 5)  # expect: a model is no number
     Agent("e", model, max_steps="3")  # expect: a number
     Agent("f", model, lambda state: 1)  # expect: instructions are text
     Agent("g", model).name = "h"  # expect: immutable

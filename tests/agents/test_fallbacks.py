@@ -15,7 +15,7 @@ def test_models_are_asked_in_this_order():
     assert agent.models == tuple(models)
 
 
-@pytest.mark.parametrize("fallbacks", [ScriptedModel(), "openai:gpt", [object()], [ScriptedModel]])
+@pytest.mark.parametrize("fallbacks", [ScriptedModel(), "openai:gpt", [object()], [ScriptedModel], ["gpt"]])
 def test_fallbacks_that_are_no_models_are_refused(fallbacks):
     with pytest.raises(InvalidAgent):
         Agent("a", ScriptedModel(), fallbacks=fallbacks)

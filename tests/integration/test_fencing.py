@@ -11,7 +11,6 @@ from atto.protocol.sessions import Commit, Snapshot
 from atto.stores import MemoryStore
 from atto_workers import steward
 
-
 PATIENCE = 20.0
 
 

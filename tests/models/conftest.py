@@ -1,3 +1,4 @@
+import os
 from contextlib import aclosing
 
 import pytest
@@ -15,6 +16,9 @@ KEY = "sk-canary-0123456789abcdef"
 def clean_environment(monkeypatch):
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
+    for name in list(os.environ):
+        if name.startswith(("GEMINI_", "GOOGLE_")):
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -220,8 +220,8 @@ async def test_one_connection_serves_one_request_after_the_other(server, model, 
 
 
 async def test_an_answer_is_not_held_up_by_a_server_that_does_not_hang_up(server, model, ask, monkeypatch):
-    monkeypatch.setattr("atto.models.openai._TRAILING", 0.05)
-    monkeypatch.setattr("atto.models.openai._CLOSING", 0.05)
+    monkeypatch.setattr("atto.models.openai_access._TRAILING", 0.05)
+    monkeypatch.setattr("atto.models.openai_access._CLOSING", 0.05)
     for ending in (sse(finish()), sse(finish()) + DONE):
         server.reply(sse(delta(content="a")), ending, asyncio.Event())
         assert (await ask(model)).message.text == "a"

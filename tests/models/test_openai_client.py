@@ -139,7 +139,7 @@ async def test_one_model_in_several_event_loops(server, model, ask):
 
 
 def test_without_the_sdk(monkeypatch):
-    monkeypatch.setattr("atto.models.openai.find_spec", lambda _: None)
+    monkeypatch.setattr("atto.models.openai_access.find_spec", lambda _: None)
     with pytest.raises(MissingExtra, match=r"pip install 'atto-agents\[openai\]'"):
         OpenAIChat("m", api_key=KEY)
 

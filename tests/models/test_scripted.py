@@ -19,6 +19,7 @@ from atto.models import (
     ToolCallChunk,
     call,
 )
+from atto.models.scripted import REQUESTS_KEPT
 from atto.protocol.errors import ModelError
 from atto.protocol.messages import ImagePart, Message, Origin, ReasoningPart, TextPart, ToolCallPart
 
@@ -177,3 +178,12 @@ async def test_calls_at_once_take_answers_in_the_order_in_which_they_began(ask):
 async def test_a_message_of_media_cannot_be_played():
     with pytest.raises(ModelError, match="ImagePart"):
         await chunks_of(ScriptedModel(Message("assistant", (ImagePart(url="https://x/y.png"),))))
+
+
+async def test_a_long_run_does_not_keep_every_request():
+    model = ScriptedModel("hi", repeat=True)
+    for _ in range(2 * REQUESTS_KEPT + 1):
+        async for _ in model.stream(HI):
+            pass
+    assert model.calls == 2 * REQUESTS_KEPT + 1
+    assert REQUESTS_KEPT <= len(model.requests) < 2 * REQUESTS_KEPT

@@ -93,8 +93,7 @@ terminal_events: st.SearchStrategy[e.TerminalEvent] = st.one_of(
     st.builds(e.RunCancelled, seq=seqs, time=times, reason=texts),
     st.builds(e.RunSuspended, seq=seqs, time=times, reason=texts),
 )
-events: st.SearchStrategy[e.AnyEvent] = st.one_of(
-    st.builds(e.RunStarted, seq=seqs, time=times, agent=words, attempt=counts),
+_said_by_any_agent: st.SearchStrategy[e.InnerEvent] = st.one_of(
     deltas,
     st.builds(e.ReasoningDelta, seq=seqs, step=steps, text=texts),
     st.builds(e.ModelCompleted, seq=seqs, step=steps, message=messages, usage=usages, finish=texts),
@@ -110,6 +109,16 @@ events: st.SearchStrategy[e.AnyEvent] = st.one_of(
         change=changes,
     ),
     st.builds(e.StepRestarted, seq=seqs, step=steps, reason=texts),
+)
+_said_by_asked_agents: st.SearchStrategy[e.InnerEvent] = st.recursive(
+    _said_by_any_agent,
+    lambda said: st.builds(e.AgentEvent, seq=seqs, step=steps, call_id=words, agent=words, event=said),
+    max_leaves=3,
+)
+events: st.SearchStrategy[e.AnyEvent] = st.one_of(
+    st.builds(e.RunStarted, seq=seqs, time=times, agent=words, attempt=counts),
+    _said_by_any_agent,
+    st.builds(e.AgentEvent, seq=seqs, step=steps, call_id=words, agent=words, event=_said_by_asked_agents),
     st.builds(e.RunInterrupted, seq=seqs, reason=texts),
     terminal_events,
 )

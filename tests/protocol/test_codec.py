@@ -115,6 +115,7 @@ KNOWN = {
     "tool_started",
     "tool_completed",
     "step_restarted",
+    "agent_event",
     "run_completed",
     "run_failed",
     "run_cancelled",
@@ -332,3 +333,16 @@ def test_an_attempts_first_batch_reads_as_documented():
     batch = decode_batch(data)
     assert [type(event) for event in batch.events] == [RunStarted, TextDelta]
     assert encode(batch) == data
+
+
+def test_an_asked_agent_may_say_what_a_newer_release_added():
+    newer = {
+        "type": "agent_event",
+        "seq": 1,
+        "step": 1,
+        "call_id": "c",
+        "agent": "a",
+        "event": {"type": "sung"},
+    }
+    unknown = UnknownEvent(seq=1, kind="agent_event", body=newer)
+    assert decode_batch(encode({"events": [newer]})) == EventBatch(events=(unknown,))

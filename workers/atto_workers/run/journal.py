@@ -9,6 +9,7 @@ from atto.broker.jetstream import JetStream
 from atto.protocol import codec
 from atto.protocol.errors import InvalidTurn
 from atto.protocol.events import (
+    AgentEvent,
     AnyEvent,
     EventBatch,
     ModelCompleted,
@@ -19,18 +20,21 @@ from atto.protocol.events import (
     ToolStarted,
     is_terminal,
 )
+from atto.protocol.messages import Usage
 from atto_client.merge import Merger
 
 
 class StepDone(NamedTuple):
     """A completed model call, and what its tool calls gave, in the order in which they ended.
 
-    `started`: the ids of calls that were begun; one without a result may have had its effect.
+    `started`: the ids of calls that were begun; one without a result may have had its effect. `asked`: how
+    far the agents came that calls asked.
     """
 
     model: ModelCompleted
     results: dict[str, ToolCompleted]
     started: set[str]
+    asked: dict[str, "Progress"]
 
 
 class Progress(Struct):
@@ -48,6 +52,14 @@ class Progress(Struct):
     next: int = 1
     steps: list[StepDone] = field(default_factory=list[StepDone])
     terminal: TerminalEvent | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """What all completed model calls cost, those of asked agents included."""
+        return sum(
+            (sum((asked.usage for asked in done.asked.values()), done.model.usage) for done in self.steps),
+            Usage(),
+        )
 
     @property
     def was_in_step(self) -> int:
@@ -90,11 +102,14 @@ def fold(batches: list[EventBatch]) -> Progress:
 def _apply(progress: Progress, event: AnyEvent) -> None:
     match event:
         case ModelCompleted():
-            progress.steps.append(StepDone(event, {}, set()))
+            progress.steps.append(StepDone(event, {}, set(), {}))
         case ToolStarted() if event.step <= len(progress.steps):
             progress.steps[event.step - 1].started.add(event.call.id)
         case ToolCompleted() if event.step <= len(progress.steps):
             progress.steps[event.step - 1].results[event.call_id] = event
+        case AgentEvent() if event.step <= len(progress.steps):
+            asked = progress.steps[event.step - 1].asked.setdefault(event.call_id, Progress(attempts=1))
+            _apply(asked, event.event)
         case RunInterrupted():
             progress.interrupted += 1
         case StepRestarted():

@@ -28,6 +28,10 @@ RETRY_PAUSE = 0.2
 
 BEAT = 0.005
 """Seconds for which events wait for others of their run, at the most: a fast model's, or a busy worker's."""
+LONGEST_BEAT = 0.1
+"""Seconds likewise in a worker whose event loop is late, so that it need not fall behind still more."""
+LATENESS = 8
+"""How many times the loop's lateness a beat lasts, within these bounds."""
 PROMPT = 8
 """Runs of a worker that speak without waiting in one beat; beyond, it is busy."""
 
@@ -36,7 +40,7 @@ _HEADROOM = 4096
 
 
 class Outbox:
-    """Publishes what logs have collected. One task serves all runs of a worker, so that no event costs a task.
+    """Publishes what logs have collected. One task serves all runs of a worker: no event costs a task.
 
     A run that has just spoken, and any run once many have, waits for the beat: so the deltas of a fast model,
     and those of a busy worker, share messages, while a slow model's leave at once.
@@ -51,6 +55,7 @@ class Outbox:
         self._waiting: dict[RunLog, None] = {}
         self._spoke: set[RunLog] = set()
         self._beat: asyncio.TimerHandle | None = None
+        self._pace = BEAT
         self._logs: WeakSet[RunLog] = WeakSet()
         self._wake = asyncio.Event()
 
@@ -72,8 +77,7 @@ class Outbox:
         """`log` has something to publish."""
         if log in self._spoke or len(self._spoke) + len(self._dirty) >= PROMPT:
             self._waiting[log] = None
-            if self._beat is None:
-                self._beat = asyncio.get_running_loop().call_later(BEAT, self._on_beat)
+            self._begin_beat()
         else:
             self._dirty[log] = None
             self._wake.set()
@@ -95,10 +99,17 @@ class Outbox:
             self._spoke.add(log)
             self._waiting.pop(log, None)
             await log.send()
+        self._begin_beat()
+
+    def _begin_beat(self) -> None:
         if self._beat is None:
-            self._beat = asyncio.get_running_loop().call_later(BEAT, self._on_beat)
+            loop = asyncio.get_running_loop()
+            self._beat = loop.call_at(loop.time() + self._pace, self._on_beat)
 
     def _on_beat(self) -> None:
+        if self._beat is not None:
+            late = asyncio.get_running_loop().time() - self._beat.when()
+            self._pace = min(LONGEST_BEAT, max(BEAT, self._pace / 2, LATENESS * late))
         self._beat = None
         self._spoke.clear()
         if self._waiting:

@@ -1,17 +1,20 @@
 """The agent loop: model, tools, model … until the model answers without asking for a tool."""
 
+import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 from msgspec import Struct
 
-from atto.agents import Agent
+from atto.agents import Agent, AgentTool
 from atto.models import ModelRequest
+from atto.protocol.errors import ModelError, ToolError, ToolTimeout
 from atto.protocol.events import StateChange, StepRestarted
-from atto.protocol.messages import Message, Usage
+from atto.protocol.messages import Message, ToolCallPart, Usage
 from atto.protocol.sessions import Snapshot
 from atto_workers.gateway import ModelGateway
+from atto_workers.run.delegation import DelegateLog, EventLog
 from atto_workers.run.journal import Progress
-from atto_workers.run.log import RunLog
 from atto_workers.run.model_calls import call_model
 from atto_workers.run.tool_calls import SessionState, ToolCalls
 
@@ -44,17 +47,43 @@ async def run_loop(
     *,
     run_id: str,
     metadata: Mapping[str, str],
-    log: RunLog,
+    log: EventLog,
     progress: Progress,
     gateway: ModelGateway,
+    within: str = "",
 ) -> Answer:
     """Runs a turn on top of `snapshot`, going on from `progress`.
+
+    `within`: for an agent that another one asked, the calls that led to it (see `ToolContext`).
 
     Raises `StepsExhausted`, `InstructionFailed`, `ModelError`; what a tool does wrong the model is told.
     """
     added = [user]
     state = SessionState(snapshot.state)
     usage = Usage()
+
+    async def ask(
+        tool: AgentTool, call: ToolCallPart, step: int, values: dict[str, Any], asked: Progress
+    ) -> Answer:
+        question = Message.user(tool.question(call.arguments))
+        try:
+            async with asyncio.timeout(tool.timeout):
+                return await run_loop(
+                    tool.agent,
+                    Snapshot(session=snapshot.session, state=values),
+                    question,
+                    run_id=run_id,
+                    metadata=metadata,
+                    log=DelegateLog(log, step=step, call_id=call.id, agent=tool.agent.name),
+                    progress=asked,
+                    gateway=gateway,
+                    within=f"{within}{step}:{call.id}:",
+                )
+        except TimeoutError:
+            raise ToolTimeout(f"agent {tool.agent.name} did not answer within {tool.timeout:g} s") from None
+        except (ModelError, StepsExhausted, InstructionFailed) as error:
+            raise ToolError(f"agent {tool.agent.name} could not answer: {error}") from error
+
     for step in range(1, agent.max_steps + 1):
         done = progress.steps[step - 1] if step <= len(progress.steps) else None
         if done is None:
@@ -72,9 +101,18 @@ async def run_loop(
         # and repeat the effect under another idempotency key.
         await log.confirm()
         calls = ToolCalls(
-            agent, log, state, step=step, session=snapshot.session, run_id=run_id, metadata=metadata
+            agent,
+            log,
+            state,
+            ask,
+            step=step,
+            session=snapshot.session,
+            run_id=run_id,
+            metadata=metadata,
+            within=within,
         )
         added.append(await calls.results(model.message, done))
+        usage += calls.usage
     raise StepsExhausted(f"the model still asks for tools after {agent.max_steps} steps (max_steps)")
 
 

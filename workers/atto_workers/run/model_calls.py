@@ -8,14 +8,14 @@ from atto.protocol import codec
 from atto.protocol.errors import ModelError
 from atto.protocol.events import ModelCompleted, ReasoningDelta, StepRestarted, TextDelta
 from atto_workers.gateway import ModelGateway
-from atto_workers.run.log import RunLog
+from atto_workers.run.delegation import EventLog
 
 _PIECE = 32_768
 """Characters in one delta at the most, so that whatever a model says at once fits into a message."""
 
 
 async def call_model(
-    agent: Agent, request: ModelRequest, *, step: int, log: RunLog, gateway: ModelGateway
+    agent: Agent, request: ModelRequest, *, step: int, log: EventLog, gateway: ModelGateway
 ) -> ModelCompleted:
     """The completed call, already in the log. Raises `ModelError` where the gateway does."""
     speech = _Speech(log, step)
@@ -40,7 +40,7 @@ async def call_model(
 class _Speech:
     """What a step says, as it is said."""
 
-    def __init__(self, log: RunLog, step: int) -> None:
+    def __init__(self, log: EventLog, step: int) -> None:
         self._log = log
         self._step = step
         self._heard_since = log.next

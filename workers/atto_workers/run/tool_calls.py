@@ -3,17 +3,20 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Protocol
 
-from atto.agents import Agent, State, Tool, ToolContext, ToolError
+from atto.agents import Agent, AgentTool, State, Tool, ToolContext, ToolError
+from atto.agents.delegation import MAX_DELEGATION
 from atto.protocol import codec
 from atto.protocol.errors import InvalidTurn
 from atto.protocol.events import StateChange, ToolCompleted, ToolStarted
-from atto.protocol.messages import Message, ToolCallPart, ToolResultPart
+from atto.protocol.messages import Message, ToolCallPart, ToolResultPart, Usage
 from atto.protocol.sessions import apply, compose
-from atto_workers.run.journal import StepDone
-from atto_workers.run.log import RunLog
+from atto_workers.run.delegation import EventLog
+from atto_workers.run.journal import Progress, StepDone
+
+_AROUND = 8 + MAX_DELEGATION
 
 _log = logging.getLogger("atto.worker")
 
@@ -31,20 +34,48 @@ class SessionState:
         self.change = compose(self.change, change)
 
 
+class Answered(Protocol):
+    """What an agent that was asked gives back."""
+
+    @property
+    def message(self) -> Message:
+        """The answer."""
+        ...
+
+    @property
+    def change(self) -> StateChange:
+        """What its tools changed in the session's state."""
+        ...
+
+    @property
+    def usage(self) -> Usage:
+        """What its model calls cost."""
+        ...
+
+
+Ask = Callable[[AgentTool, ToolCallPart, int, dict[str, Any], Progress], Awaitable[Answered]]
+"""Asks an agent, as the call of this step, with the state as it is, from where it had come already."""
+
+
 class ToolCalls:
-    """Runs the calls of one model message."""
+    """Runs the calls of one model message. `usage`: what agents that were asked cost."""
 
     def __init__(
         self,
         agent: Agent,
-        log: RunLog,
+        log: EventLog,
         state: SessionState,
+        ask: Ask,
         *,
         step: int,
         session: str,
         run_id: str,
         metadata: Mapping[str, str],
+        within: str,
     ) -> None:
+        self.usage = Usage()
+        self._ask = ask
+        self._within = within
         self._agent = agent
         self._log = log
         self._state = state
@@ -53,6 +84,7 @@ class ToolCalls:
         self._run_id = run_id
         self._metadata = metadata
         self._interrupted: set[str] = set()
+        self._asked: dict[str, Progress] = {}
 
     async def results(self, message: Message, done: StepDone | None) -> Message:
         """The results, in the order of the calls. What an earlier attempt has `done` is not done again."""
@@ -61,6 +93,9 @@ class ToolCalls:
             self._state.apply(event.change)
         if done is not None:
             self._interrupted = done.started - results.keys()
+            self._asked = done.asked
+            for call_id in results.keys() & self._asked.keys():
+                self.usage += self._asked[call_id].usage
         pending = [call for call in message.tool_calls if call.id not in results]
         for group in self._groups(pending):
             if len(group) == 1:
@@ -105,6 +140,11 @@ class ToolCalls:
     async def _outcome(self, call: ToolCallPart) -> tuple[Any, bool, StateChange]:
         try:
             tool = await self._begin(call)
+            if isinstance(tool, AgentTool):
+                asked = self._asked.get(call.id, Progress())
+                answer = await self._ask(tool, call, self._step, dict(self._state.values), asked)
+                self.usage += answer.usage
+                return answer.message.text, False, answer.change
             view = State(self._state.values)
             context = ToolContext(
                 session=self._session,
@@ -113,6 +153,7 @@ class ToolCalls:
                 call_id=call.id,
                 metadata=self._metadata,
                 state=view,
+                within=self._within,
             )
             content = await tool.call(call.arguments, context)
             return content, False, view.changes()
@@ -167,7 +208,7 @@ class ToolCalls:
                 "that a message may have: ask for less at a time"
             )
         with contextlib.suppress(InvalidTurn):
-            # The batch and the snapshot nest it deeper, by less than this.
-            codec.check_depth(b"[" * 8 + encoded)
+            # The batch, the snapshot and the events of asking agents nest it deeper, by less than this.
+            codec.check_depth(b"[" * _AROUND + encoded)
             return None
-        return f"the tool's state changes are nested more than {codec.MAX_DEPTH - 8} levels deep"
+        return f"the tool's state changes are nested more than {codec.MAX_DEPTH - _AROUND} levels deep"

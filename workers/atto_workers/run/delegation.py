@@ -1,0 +1,66 @@
+"""What an agent says that was asked by another one: events of the run that asks, under its own name."""
+
+from typing import Protocol, cast
+
+from atto.protocol.events import AgentEvent, AnyEvent, InnerEvent
+
+_ENVELOPE = 1024
+"""Bytes that the event around another one takes at the most."""
+
+
+class EventLog(Protocol):
+    """Where a run's events go, in order."""
+
+    @property
+    def next(self) -> int:
+        """The number of the next event."""
+        ...
+
+    @property
+    def event_limit(self) -> int:
+        """How many bytes one event may have."""
+        ...
+
+    def append(self, event: AnyEvent) -> None:
+        """Adds the event numbered `self.next`."""
+        ...
+
+    async def confirm(self) -> None:
+        """Returns once the stream has all that was appended."""
+        ...
+
+
+class DelegateLog:
+    """The log of an agent that the call `call_id` of `step` asked, within that of the run that asks."""
+
+    def __init__(self, log: EventLog, *, step: int, call_id: str, agent: str) -> None:
+        self._log = log
+        self._step = step
+        self._call_id = call_id
+        self._agent = agent
+
+    @property
+    def next(self) -> int:
+        """As of the run's log: inner and outer events are numbered together."""
+        return self._log.next
+
+    @property
+    def event_limit(self) -> int:
+        """How many bytes one event may have."""
+        return self._log.event_limit - _ENVELOPE - len(self._call_id)
+
+    def append(self, event: AnyEvent) -> None:
+        """Adds the event numbered `self.next`."""
+        self._log.append(
+            AgentEvent(
+                seq=event.seq,
+                step=self._step,
+                call_id=self._call_id,
+                agent=self._agent,
+                event=cast("InnerEvent", event),
+            )
+        )
+
+    async def confirm(self) -> None:
+        """Returns once the stream has all that was appended."""
+        await self._log.confirm()
