@@ -16,10 +16,11 @@ from atto.agents import Agent
 from atto.broker.connection import DEFAULT_SERVER, check_options, connected
 from atto.broker.jetstream import JetStream
 from atto.models import Closeable
-from atto.protocol.errors import BrokerRefused, BrokerUnavailable
+from atto.protocol.errors import BrokerRefused, BrokerUnavailable, StoreError
 from atto.protocol.messages import Origin
 from atto.stores import SessionStore, open_store
 from atto_workers.cancels import Cancels
+from atto_workers.collector import collect_less_often
 from atto_workers.delivery import Claim, Delivery
 from atto_workers.gateway import ModelGateway, ModelPolicies, ModelUsage
 from atto_workers.intake import Intake
@@ -39,6 +40,8 @@ WATCH_PERIOD = 1.0
 """Seconds between looks whether a connection that the user brought was lost in between."""
 PASSIVATION_PERIOD = 5.0
 """Seconds between looks for sessions that have been idle for too long."""
+
+_PROBED = "atto-readiness"  # a session that need not be there
 
 
 class Worker:
@@ -88,6 +91,7 @@ class Worker:
         self._intake: Intake | None = None
         self._mailboxes: Mailboxes | None = None
         self._steward: Steward | None = None
+        self._joined: tuple[Connection, SessionStore] | None = None
         self._reconnected = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -104,6 +108,19 @@ class Worker:
         """What each model has come to since this worker was made: calls, failures, tokens, and so on."""
         return self._gateway.usage
 
+    async def unready(self) -> str | None:
+        """Why no turns are taken now, for a readiness probe: None if they are."""
+        if self._joined is None or self._stack is None:
+            return "not started yet, or draining"
+        connection, store = self._joined
+        if not connection.is_connected:
+            return "not connected to the broker"
+        try:
+            await store.load(_PROBED)
+        except StoreError as error:
+            return f"the store does not answer: {type(error).__name__}"
+        return None
+
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             connection = await self._connection(stack)
@@ -111,6 +128,7 @@ class Worker:
             declared = await self._topology.declare(jetstream)
             store = await self._opened_store(stack, jetstream, declared)
             await self._start(stack, jetstream, declared, store)
+            self._joined = connection, store
             self._stack = stack.pop_all()
         return self
 
@@ -126,7 +144,8 @@ class Worker:
         """Runs until SIGTERM or SIGINT, then drains and returns.
 
         A second signal ends the process there and then, with exit code 128 + its number; what ran goes on in
-        other workers, as after any crash. `on_ready` is called once turns are taken.
+        other workers, as after any crash. `on_ready` is called once turns are taken. The process should be
+        the worker's own: Python's garbage collector is told to look less often.
         """
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
@@ -141,6 +160,7 @@ class Worker:
         try:
             async with self:
                 _log.info("%r owns %d partitions", self, len(self.partitions))
+                collect_less_often()
                 if on_ready is not None:
                     on_ready()
                 await stop.wait()

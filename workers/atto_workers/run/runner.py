@@ -44,6 +44,7 @@ from atto_workers.run.loop import run_loop
 from atto_workers.run.outcome import AttemptsExhausted, Outcome, failed, now, outcome_of
 from atto_workers.run.scope import RunScope, Stopped, StopReason
 from atto_workers.topology import DUPLICATE_WINDOW
+from atto_workers.turn_context import turn_context
 
 MAX_ATTEMPTS = 5
 """Attempts at a turn, over all its owners, before it is a dead letter."""
@@ -106,7 +107,10 @@ class TurnRunner:
                 problem = delivery.problem or Problem("invalid_turn", "the turn cannot be read")
                 await self._bury(delivery, problem)
                 return
-            with self._cancels.watching(delivery, scope):
+            named = turn_context(
+                session=content.session, run=content.run_id, partition=delivery.claim.partition
+            )
+            with named, self._cancels.watching(delivery, scope):
                 while not delivery.claim.is_lost:
                     if await self._attempt(delivery, content, resident, scope):
                         return
@@ -128,7 +132,8 @@ class TurnRunner:
         log = self._log_of(delivery, content.session, content.run_id, progress)
         attempt = _Attempt(delivery, content, progress, log)
         try:
-            outcome = await self._outcome(attempt, resident, scope)
+            with turn_context(attempt=log.attempt):
+                outcome = await self._outcome(attempt, resident, scope)
             if not (delivery.fresh or isinstance(outcome.terminal, RunCompleted)):
                 await self._fence(attempt, resident)
         except Stopped as stop:
