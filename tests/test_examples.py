@@ -12,6 +12,7 @@ import pytest
 
 from atto.testing.model_dialect import Said, SaidCall
 from atto.testing.model_server import ModelServer
+from tests.models.anthropic_dialect import AnthropicDialect
 from tests.models.chat_dialect import ChatDialect
 from tests.models.gemini_dialect import GeminiDialect
 from tests.models.responses_dialect import ResponsesDialect
@@ -117,6 +118,7 @@ async def test_gemini_team(server):
     ("example", "dialect", "environment"),
     [
         ("openai_agent.py", ResponsesDialect, {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": "{url}/v1"}),
+        ("anthropic_agent.py", AnthropicDialect, {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": "{url}"}),
         ("ollama_agent.py", ChatDialect, {"OLLAMA_HOST": "{url}"}),
     ],
 )

@@ -21,6 +21,7 @@ from atto.models.named import named
 from atto.models.scripted import Answer, Fail, Pause, ScriptedModel, Stall, call
 
 if TYPE_CHECKING:
+    from atto.models.anthropic import Anthropic
     from atto.models.compatible import azure, ollama, vllm
     from atto.models.gemini import Gemini
     from atto.models.openai import OpenAIChat
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "Anthropic",
     "Assembled",
     "Assembler",
     "Chunk",
@@ -57,6 +59,7 @@ __all__ = [
 
 
 _LAZY = {
+    "Anthropic": "anthropic",
     "Gemini": "gemini",
     "OpenAIChat": "openai",
     "OpenAIResponses": "openai_responses",

@@ -14,6 +14,11 @@ _PERMANENT_WORDS = frozenset(
     {
         # what no waiting mends, whatever the status (openai: error codes; others: their error types)
         "insufficient_quota",
+        "contract_spend_limit_reached",
+        "enforced_spend_limit_reached",
+        "linked_organization_spend_limit_reached",
+        "billing_error",
+        "request_too_large",
         "billing_hard_limit_reached",
         "billing_not_active",
         "context_length_exceeded",

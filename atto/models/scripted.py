@@ -73,8 +73,8 @@ class ScriptedModel:
     """Gives the answers of its script, one to each call, in the order in which the calls begin.
 
     Any number of runs may call it at once. A call beyond the script's end raises `ModelError`, unless
-    `repeat`: then the script starts over. `requests` holds the last thousand requests at least; `calls` counts
-    all of them, `active` those that are being answered now (a cancelled or closed one no longer is).
+    `repeat`: then the script starts over. `requests` holds the last thousand requests at least; `calls`
+    counts all of them, `active` those that are being answered now (a cancelled or closed one is not).
     """
 
     def __init__(self, *script: Answer, origin: Origin | None = None, repeat: bool = False) -> None:

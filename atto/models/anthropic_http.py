@@ -1,0 +1,140 @@
+"""The wire to Anthropic. The only module that imports the `anthropic` SDK.
+
+The SDK does authentication, URLs, connections and HTTP errors; the answer's bytes are read here, since its
+own iterator takes a cut for the end of an answer, and costs several times the CPU.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, TypeAlias, cast
+
+import anthropic
+import httpx2
+
+from atto.models.failures import Failures
+from atto.models.per_loop import PerLoop
+from atto.models.sse import MAX_EVENT, EventParser
+from atto.protocol.errors import ModelError
+
+ApiKey = str | Callable[[], Awaitable[str]]
+_Response: TypeAlias = anthropic.AsyncAPIResponse[Any]
+_CONNECTIONS = 1000
+_ASKED_FOR = "asked-for-at-each-request"
+
+
+class AnthropicWire:
+    """Opens streams of the Messages API. `api_key`: a function that gives one for each request, if any."""
+
+    def __init__(
+        self,
+        make: Callable[[], anthropic.AsyncAnthropic],
+        failures: Failures,
+        api_key: Callable[[], Awaitable[str]] | None,
+    ) -> None:
+        self._clients = PerLoop(make, anthropic.AsyncAnthropic.close)
+        self._failures = failures
+        self._api_key = api_key
+
+    @asynccontextmanager
+    async def open(self, body: dict[str, Any]) -> AsyncGenerator[AsyncGenerator[bytes, None], None]:
+        """The payloads of the answer to `body`. The connection is free, or closed, when the block is left,
+        however it is left. Raises `ModelError`, here and while the payloads are read.
+        """
+        client = self._clients.get()
+        self._failures.hide(client.api_key or "")
+        headers = {} if self._api_key is None else {"x-api-key": await self._fresh_key(self._api_key)}
+        try:
+            # everything goes into `extra_body`: the SDK walks typed fields through its own type annotations
+            posted = client.messages.with_streaming_response.create(
+                model=body["model"],
+                max_tokens=body["max_tokens"],
+                messages=(),
+                stream=True,
+                extra_body=body,
+                extra_headers=headers,
+            )
+            async with posted as response, aclosing(self._payloads(response)) as payloads:
+                yield payloads
+        except anthropic.AnthropicError as error:
+            raise self._map(error) from None
+
+    async def aclose(self) -> None:
+        """Closes the client of the running loop."""
+        await self._clients.aclose()
+
+    async def _fresh_key(self, api_key: Callable[[], Awaitable[str]]) -> str:
+        key = await api_key()
+        self._failures.hide(key)
+        return key
+
+    async def _payloads(self, response: _Response) -> AsyncGenerator[bytes, None]:
+        whole = response.headers.get("content-type", "").startswith("application/json")
+        try:
+            if whole:
+                yield await self._whole(response)
+                return
+            parser = EventParser()
+            async for data in response.iter_bytes():
+                for payload in parser.feed(data):
+                    yield payload
+        except httpx2.HTTPError as error:
+            raise self._failures.cut(f"the connection broke: {_name(error)}") from None
+
+    async def _whole(self, response: _Response) -> bytes:
+        """A server that does not stream, or has an error to tell, answers with one document."""
+        data = bytearray()
+        async for piece in response.iter_bytes():
+            data += piece
+            if len(data) > MAX_EVENT:
+                raise self._failures.cut(f"the answer is larger than {MAX_EVENT} bytes")
+        return bytes(data)
+
+    def _map(self, error: anthropic.AnthropicError) -> ModelError:
+        if isinstance(error, anthropic.APIStatusError):
+            return self._failures.status(error.status_code, error.response.headers, _told(error.body))
+        if isinstance(error, anthropic.APITimeoutError):
+            return self._failures.cut("no answer in time")
+        if isinstance(error, anthropic.APIConnectionError):
+            return self._failures.cut(f"no connection: {_name(error.__cause__ or error)}")
+        return self._failures.refused(_name(error))
+
+
+def own_client(
+    *, api_key: ApiKey, base_url: str, connect_timeout: float, read_timeout: float
+) -> Callable[[], anthropic.AsyncAnthropic]:
+    """Makes clients without retries (the gateway's policy rules), with room for a thousand streams, and
+    without the spans and headers that the SDK's own telemetry would add.
+    """
+    timeout = httpx2.Timeout(read_timeout, connect=connect_timeout)
+    limits = httpx2.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
+
+    def make() -> anthropic.AsyncAnthropic:
+        return anthropic.AsyncAnthropic(
+            api_key=api_key if isinstance(api_key, str) else _ASKED_FOR,
+            auth_token=None,
+            base_url=base_url,
+            timeout=timeout,
+            max_retries=0,
+            http_client=httpx2.AsyncClient(timeout=timeout, limits=limits, follow_redirects=True),
+            open_telemetry=False,
+        )
+
+    return make
+
+
+def _told(body: object) -> Any:
+    """The `error` object of a body, with the code that its details may hold."""
+    if not isinstance(body, dict):
+        return body
+    error: Any = cast("dict[str, Any]", body).get("error", body)
+    if not isinstance(error, dict):
+        return error
+    fields = cast("dict[str, Any]", error)
+    details: Any = fields.get("details")
+    if isinstance(details, dict):
+        return {"code": cast("dict[str, Any]", details).get("error_code"), **fields}
+    return fields
+
+
+def _name(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,153 @@
+"""A model request in the words of the Messages API."""
+
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
+from typing import Any, cast
+
+from atto.models.base import ModelRequest, ToolSpec
+from atto.models.history import describe, plain, repaired
+from atto.models.openai_parts import is_text, same_account, spec_name
+from atto.protocol.messages import (
+    AnyPart,
+    FilePart,
+    ImagePart,
+    Message,
+    Origin,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_PDF = "application/pdf"
+
+_Block = dict[str, Any]
+
+
+def messages_body(
+    request: ModelRequest, *, origin: Origin, max_tokens: int, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The body of the request. `options` and the request's own, in this order, replace what is built here
+    (`output_config` is added to); an option that is None takes the field away. The answer is always streamed.
+    """
+    body: dict[str, Any] = {
+        "model": origin.model,
+        "max_tokens": request.max_tokens or max_tokens,
+        "system": request.instruction or None,
+        "messages": _messages(request.messages, origin),
+        "tools": [_tool(spec) for spec in request.tools] or None,
+        "stop_sequences": list(request.stop) or None,
+        "temperature": request.temperature,
+        "output_config": _output(request.output_schema),
+        # the API moves this breakpoint along with the conversation
+        "cache_control": {"type": "ephemeral"} if request.cache_key else None,
+    }
+    for given in (options, request.options):
+        body.update({name: _merged(name, body.get(name), value) for name, value in given.items()})
+    body["stream"] = True
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def _merged(name: str, built: Any, given: Any) -> Any:
+    if name == "output_config" and isinstance(built, dict) and isinstance(given, dict):
+        return {**cast("_Block", built), **cast("_Block", given)}
+    return given
+
+
+def _messages(messages: Iterable[Message], origin: Origin) -> list[dict[str, Any]]:
+    """Turns of both sides in alternation: the results of a step, and what the user said next, are one."""
+    turns: list[dict[str, Any]] = []
+    for message in repaired(tuple(messages)):
+        role = "assistant" if message.role == "assistant" else "user"
+        blocks = list(_blocks(message, origin))
+        if not blocks:
+            continue
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += blocks
+        else:
+            turns.append({"role": role, "content": blocks})
+    return turns
+
+
+def _blocks(message: Message, origin: Origin) -> Iterator[_Block]:
+    if message.role == "tool":
+        yield from map(_result, message.content)
+    elif message.role == "user":
+        yield from _input(message.content)
+    else:
+        own = message.origin is not None and same_account(message.origin, origin)
+        for part in message.content:
+            yield from _said(part, own=own)
+
+
+def _said(part: AnyPart, *, own: bool) -> Iterator[_Block]:
+    """A part of an answer: as the provider gave it, or in plain words where it is another's."""
+    native = cast("_Block", part.native) if own and isinstance(part.native, dict) else None
+    if isinstance(part, ToolCallPart):
+        arguments = part.arguments if part.malformed is None else {"malformed": part.malformed}
+        call = {"id": _call_id(part.id), "name": spec_name(part.name), "input": arguments}
+        yield {"type": "tool_use", **(native or {}), **call}
+    elif native is not None:
+        yield native
+    elif text := plain(part):
+        yield _text(text)
+
+
+def _input(parts: Iterable[AnyPart]) -> Iterator[_Block]:
+    for part in parts:
+        match part:
+            case TextPart(text=text) if text:
+                yield _text(text)
+            case ImagePart(url=url, data=data, media_type=media_type):
+                yield {"type": "image", "source": _source(url, data, media_type)}
+            case FilePart():
+                yield _document(part)
+            case _:
+                pass
+
+
+def _document(part: FilePart) -> _Block:
+    """PDFs by URL or inline, and text; the API takes nothing else, which is named only."""
+    titled = {"title": part.name} if part.name else {}
+    if is_text(part):
+        text = (part.data or b"").decode("utf-8", "replace")
+        source = {"type": "text", "media_type": "text/plain", "data": text}
+        return {"type": "document", "source": source, **titled} if text else _text(describe(part))
+    if part.media_type == _PDF or (part.url is not None and part.media_type is None):
+        return {"type": "document", "source": _source(part.url, part.data, _PDF), **titled}
+    return _text(describe(part))
+
+
+def _source(url: str | None, data: bytes | None, media_type: str | None) -> _Block:
+    if url is not None:
+        return {"type": "url", "url": url}
+    return {"type": "base64", "media_type": media_type, "data": b64encode(data or b"").decode()}
+
+
+def _result(part: AnyPart) -> _Block:
+    if not isinstance(part, ToolResultPart):
+        raise TypeError(f"a message of tool results holds a {type(part).__name__}")
+    content = part.content if isinstance(part.content, str) else list(_input(part.content))
+    block: _Block = {"type": "tool_result", "tool_use_id": _call_id(part.call_id)}
+    if content:
+        block["content"] = content
+    return {**block, "is_error": True} if part.is_error else block
+
+
+def _call_id(call_id: str) -> str:
+    """The API refuses ids of other characters; other providers' may have them."""
+    return call_id if _ID.fullmatch(call_id) else f"call_{sha256(call_id.encode()).hexdigest()[:32]}"
+
+
+def _text(text: str) -> _Block:
+    return {"type": "text", "text": text}
+
+
+def _tool(spec: ToolSpec) -> _Block:
+    return {"name": spec.name, "description": spec.description, "input_schema": spec.parameters}
+
+
+def _output(schema: dict[str, Any] | None) -> _Block | None:
+    return None if schema is None else {"format": {"type": "json_schema", "schema": schema}}

@@ -1,0 +1,311 @@
+"""The stream of the Messages API: payloads in, chunks out. Nothing in it is trusted.
+
+Each content block becomes one part. A block that says nothing beyond its text, or beyond a call's id, name
+and input, is sent again from those; any other keeps its JSON: thinking with its signature, what the provider
+redacted, citations, the tools that it ran itself.
+"""
+
+import json
+from typing import Any, cast
+
+import msgspec
+
+from atto.models.base import (
+    Chunk,
+    FinishChunk,
+    PartDone,
+    ReasoningChunk,
+    TextChunk,
+    ToolCallChunk,
+    UsageChunk,
+)
+from atto.models.failures import Failures
+from atto.models.surrogates import SurrogateJoiner, mend
+from atto.protocol.codec import check_depth
+from atto.protocol.errors import InvalidTurn
+from atto.protocol.messages import Usage
+
+_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "tool_use": "stop",  # there is a call if there is one
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "content_filter",
+}
+_STATUS = {
+    # https://platform.claude.com/docs/en/api/errors: the HTTP status of each type, which a stream cannot have
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+_DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
+
+_Json = dict[str, Any]
+
+
+class _Details(msgspec.Struct):
+    thinking_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    """Cumulative: a later one replaces what it names."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    output_tokens_details: _Details | None = None
+
+
+class _Delta(msgspec.Struct):
+    type: str = ""
+    text: str = ""
+    thinking: str = ""
+    partial_json: str = ""
+    signature: str = ""
+    citation: Any = None
+    stop_reason: str | None = None
+
+
+class _Message(msgspec.Struct):
+    usage: _Usage | None = None
+
+
+class _Event(msgspec.Struct):
+    """Also a whole message, from a server that does not stream: `content`, `usage` and `stop_reason`."""
+
+    type: str = ""
+    index: int = 0
+    content_block: _Json | None = None
+    delta: _Delta | None = None
+    message: _Message | None = None
+    usage: _Usage | None = None
+    content: list[_Json] | None = None
+    stop_reason: str | None = None
+    error: Any = None
+
+
+_events = msgspec.json.Decoder(_Event, strict=False)
+
+
+class _Block:
+    """A content block that is being said."""
+
+    def __init__(self, index: int, start: _Json) -> None:
+        self.index = index
+        self.json = start
+        self.kind = start.get("type")
+        self.pieces: list[str] = []
+        self.joiner = SurrogateJoiner()
+
+    def begin(self) -> Chunk | None:
+        match self.kind:
+            case "text":
+                return TextChunk(self.join(self.json.get("text")))
+            case "thinking":
+                return ReasoningChunk(self.join(self.json.get("thinking")))
+            case "tool_use":
+                call_id, name = _text(self.json.get("id")), _text(self.json.get("name"))
+                return ToolCallChunk(self.index, mend(call_id), mend(name))
+            case _:
+                return None
+
+    def say(self, delta: _Delta) -> Chunk | None:
+        """Takes a delta; a kind that is not known here is left out."""
+        if delta.type == "signature_delta":
+            self.json["signature"] = _text(self.json.get("signature")) + delta.signature
+        elif delta.type == "citations_delta":
+            self.json["citations"] = [*(self.json.get("citations") or ()), delta.citation]
+        elif delta.type in _DELTAS:
+            piece = self.join(getattr(delta, _DELTAS[delta.type]))
+            return self._chunk(piece) if piece else None
+        return None
+
+    def join(self, text: Any) -> str:
+        """What can leave of `text`: no half of a character."""
+        piece = self.joiner.join(_text(text))
+        self.pieces.append(piece)
+        return piece
+
+    def end(self) -> list[Chunk]:
+        """What was held back, and the end of the part."""
+        rest = self.joiner.end()
+        self.pieces.append(rest)
+        chunks = [chunk for chunk in (self._chunk(rest) if rest else None,) if chunk is not None]
+        said = "".join(self.pieces)
+        match self.kind:
+            case "text":
+                native = {**self.json, "text": said} if _says_more(self.json, {"type", "text"}) else None
+                return [*chunks, PartDone(native)]
+            case "thinking":
+                return [*chunks, PartDone({**self.json, "thinking": said})]
+            case "tool_use":
+                return [*chunks, *self._end_call(said)]
+            case _:
+                return [PartDone({**self.json, "input": _loads(said)} if said else self.json)]
+
+    def _end_call(self, said: str) -> list[Chunk]:
+        whole = self.json.get("input")
+        chunks: list[Chunk] = []
+        if not said and whole:
+            chunks.append(ToolCallChunk(self.index, arguments=mend(json.dumps(whole, ensure_ascii=False))))
+        if _says_more(self.json, {"type", "id", "name", "input"}):
+            said_again = {"id", "name", "input"}
+            native = {name: value for name, value in self.json.items() if name not in said_again}
+            chunks.append(PartDone(native, self.index))
+        return chunks
+
+    def _chunk(self, piece: str) -> Chunk | None:
+        match self.kind:
+            case "text":
+                return TextChunk(piece)
+            case "thinking":
+                return ReasoningChunk(piece)
+            case "tool_use":
+                return ToolCallChunk(self.index, arguments=piece)
+            case _:
+                return None
+
+
+class MessagesReader:
+    """Reads one answer: `read` each payload, then `end`. `done`: it was said why it ends, and what it
+    cost; `message_stop`, after that, adds nothing.
+    """
+
+    def __init__(self, failures: Failures) -> None:
+        self._failures = failures
+        self._block: _Block | None = None
+        self._calls = False
+        self._reason = ""
+        self._usage: dict[str, Any] = {}
+        self.done = False
+
+    def read(self, payload: bytes) -> list[Chunk]:
+        """The chunks in `payload`. Raises `ModelError` for an error event, and for what makes no sense."""
+        if self.done:
+            return []
+        event = self._decode(payload)
+        if event.type == "error" or (event.error and not event.type):
+            raise self._failures.in_stream(_with_status(event.error))
+        match event.type:
+            case "content_block_start" if event.content_block is not None:
+                return [*self._end_block(), *self._begin(event.index, event.content_block)]
+            case "content_block_delta" if event.delta is not None:
+                return self._say(event.index, event.delta)
+            case "content_block_stop":
+                return self._end_block(event.index)
+            case "message_start" if event.message is not None:
+                self._count(event.message.usage)
+            case "message_delta":
+                self._count(event.usage)
+                self._reason = (event.delta and event.delta.stop_reason) or ""
+                self.done = bool(self._reason)
+            case "message":
+                return self._whole(event)
+            case _:
+                pass
+        return []
+
+    def end(self) -> list[Chunk]:
+        """The last chunks of the answer. Raises `ModelError` if it was cut."""
+        if not self._reason:
+            raise self._failures.cut()
+        chunks = self._end_block()
+        if self._usage:
+            chunks.append(UsageChunk(_normalised(self._usage)))
+        reason = _REASONS.get(self._reason, self._reason)
+        return [*chunks, FinishChunk("tool_calls" if self._calls and reason == "stop" else reason)]
+
+    def _decode(self, payload: bytes) -> _Event:
+        try:
+            check_depth(payload)
+            return self._parse(payload)
+        except (InvalidTurn, msgspec.ValidationError, ValueError) as error:
+            raise self._failures.cut(f"an event of the stream is not valid: {error}") from None
+
+    def _parse(self, payload: bytes) -> _Event:
+        try:
+            return _events.decode(payload)
+        except msgspec.ValidationError:
+            raise
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            # half a surrogate pair is no JSON to msgspec; the joiners put the halves together
+            return msgspec.convert(json.loads(payload.decode("utf-8", "replace")), _Event, strict=False)
+
+    def _begin(self, index: int, start: _Json) -> list[Chunk]:
+        self._block = block = _Block(index, start)
+        self._calls = self._calls or block.kind == "tool_use"
+        chunk = block.begin()
+        return [] if chunk is None else [chunk]
+
+    def _say(self, index: int, delta: _Delta) -> list[Chunk]:
+        block = self._block
+        if block is None or block.index != index:
+            raise self._failures.cut(f"a delta is of block {index}, which was not begun")
+        chunk = block.say(delta)
+        return [] if chunk is None else [chunk]
+
+    def _end_block(self, index: int | None = None) -> list[Chunk]:
+        block = self._block
+        if block is None or (index is not None and block.index != index):
+            return []
+        self._block = None
+        return block.end()
+
+    def _whole(self, event: _Event) -> list[Chunk]:
+        """What a server that does not stream said."""
+        chunks: list[Chunk] = []
+        for index, start in enumerate(event.content or ()):
+            chunks += [*self._begin(index, start), *self._end_block()]
+        self._count(event.usage)
+        self._reason = event.stop_reason or ""
+        self.done = bool(self._reason)
+        return chunks
+
+    def _count(self, usage: _Usage | None) -> None:
+        if usage is not None:
+            fields = msgspec.structs.asdict(usage)
+            self._usage.update({name: value for name, value in fields.items() if value is not None})
+
+
+def _normalised(counts: dict[str, Any]) -> Usage:
+    read = counts.get("cache_read_input_tokens", 0)
+    written = counts.get("cache_creation_input_tokens", 0)
+    details = cast("_Details | None", counts.get("output_tokens_details"))
+    return Usage(
+        input_tokens=counts.get("input_tokens", 0) + read + written,
+        output_tokens=counts.get("output_tokens", 0),
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=(details and details.thinking_tokens) or 0,
+    )
+
+
+def _with_status(error: Any) -> Any:
+    if not isinstance(error, dict):
+        return error
+    fields = cast("_Json", error)
+    return {"status": _STATUS.get(str(fields.get("type")), 500), **fields}
+
+
+def _says_more(block: _Json, known: set[str]) -> bool:
+    return any(value is not None for name, value in block.items() if name not in known)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {}
