@@ -98,7 +98,7 @@ MUTANTS: dict[str, Callable[[], None]] = {
 }
 
 FAULTS: dict[str, dict[str, float]] = {
-    "no_cas": {"stop": 3, "block": 1},
+    "no_cas": {"stall": 3, "stop": 1},
     "ack_before_save": {"fail_before_save": 2, "kill": 1},
     "no_run_record": {"fail_after_save": 1},
     "reused_consumer_name": {"stop": 2, "kill": 1},
