@@ -18,6 +18,7 @@ import nats.errors
 from nats.aio.client import Client as Connection
 from nats.aio.msg import Msg
 
+from atto.broker.hearing import subscribe
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable, NoResponders
 
 TIMEOUT = 5.0
@@ -104,9 +105,7 @@ class JetStream:
         self._subscription: Any = None
 
     async def __aenter__(self) -> Self:
-        self._subscription = await self.connection.subscribe(
-            f"{self._inbox}.*", cb=self._dispatch, pending_msgs_limit=-1, pending_bytes_limit=-1
-        )
+        self._subscription = await subscribe(self.connection, f"{self._inbox}.*", self._dispatch)
         return self
 
     async def __aexit__(
@@ -321,7 +320,7 @@ class JetStream:
         self._waiting[token] = _Waiting(handler, sent_over)
         return token
 
-    async def _dispatch(self, message: Msg) -> None:
+    def _dispatch(self, message: Msg) -> None:
         # A direct read's messages keep the inbox as their subject too; their own travels in a header.
         token = message.subject.rpartition(".")[2]
         waiting = self._waiting.get(token)

@@ -117,7 +117,7 @@ class Anthropic:
         from atto.models import anthropic_http  # noqa: PLC0415 - as above
 
         if self._client is not None:
-            without_retries = self._client.with_options(max_retries=0)
+            without_retries = self._client.with_options(max_retries=0, open_telemetry=False)
             return lambda: without_retries
         connect, read = self._timeouts
         return anthropic_http.own_client(

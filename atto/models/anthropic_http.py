@@ -6,11 +6,12 @@ own iterator takes a cut for the end of an answer, and costs several times the C
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import anthropic
 import httpx2
 
+from atto.models.anthropic_errors import told
 from atto.models.failures import Failures
 from atto.models.per_loop import PerLoop
 from atto.models.sse import MAX_EVENT, EventParser
@@ -41,7 +42,8 @@ class AnthropicWire:
         however it is left. Raises `ModelError`, here and while the payloads are read.
         """
         client = self._clients.get()
-        self._failures.hide(client.api_key or "")
+        for secret in (client.api_key, client.auth_token):
+            self._failures.hide(secret or "")
         headers = {} if self._api_key is None else {"x-api-key": await self._fresh_key(self._api_key)}
         try:
             # everything goes into `extra_body`: the SDK walks typed fields through its own type annotations
@@ -64,6 +66,9 @@ class AnthropicWire:
 
     async def _fresh_key(self, api_key: Callable[[], Awaitable[str]]) -> str:
         key = await api_key()
+        if not (key.isascii() and key.isprintable()):
+            # the HTTP library would repeat it in its error
+            raise self._failures.refused("the API key holds characters that cannot be sent")
         self._failures.hide(key)
         return key
 
@@ -91,7 +96,7 @@ class AnthropicWire:
 
     def _map(self, error: anthropic.AnthropicError) -> ModelError:
         if isinstance(error, anthropic.APIStatusError):
-            return self._failures.status(error.status_code, error.response.headers, _told(error.body))
+            return self._failures.status(error.status_code, error.response.headers, told(error.body))
         if isinstance(error, anthropic.APITimeoutError):
             return self._failures.cut("no answer in time")
         if isinstance(error, anthropic.APIConnectionError):
@@ -120,20 +125,6 @@ def own_client(
         )
 
     return make
-
-
-def _told(body: object) -> Any:
-    """The `error` object of a body, with the code that its details may hold."""
-    if not isinstance(body, dict):
-        return body
-    error: Any = cast("dict[str, Any]", body).get("error", body)
-    if not isinstance(error, dict):
-        return error
-    fields = cast("dict[str, Any]", error)
-    details: Any = fields.get("details")
-    if isinstance(details, dict):
-        return {"code": cast("dict[str, Any]", details).get("error_code"), **fields}
-    return fields
 
 
 def _name(error: BaseException) -> str:

@@ -90,7 +90,8 @@ def _said(part: AnyPart, *, own: bool) -> Iterator[_Block]:
         call = {"id": _call_id(part.id), "name": spec_name(part.name), "input": arguments}
         yield {"type": "tool_use", **(native or {}), **call}
     elif native is not None:
-        yield native
+        if native.get("type") != "text" or native.get("text"):  # the API refuses empty text
+            yield native
     elif text := plain(part):
         yield _text(text)
 

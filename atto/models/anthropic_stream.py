@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import msgspec
 
+from atto.models.anthropic_errors import told_in_stream
 from atto.models.base import (
     Chunk,
     FinishChunk,
@@ -33,19 +34,6 @@ _REASONS = {
     "model_context_window_exceeded": "length",
     "refusal": "content_filter",
 }
-_STATUS = {
-    # https://platform.claude.com/docs/en/api/errors: the HTTP status of each type, which a stream cannot have
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
 _DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 
 _Json = dict[str, Any]
@@ -67,10 +55,10 @@ class _Usage(msgspec.Struct):
 
 class _Delta(msgspec.Struct):
     type: str = ""
-    text: str = ""
-    thinking: str = ""
-    partial_json: str = ""
-    signature: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    partial_json: str | None = None
+    signature: str | None = None
     citation: Any = None
     stop_reason: str | None = None
 
@@ -121,7 +109,7 @@ class _Block:
     def say(self, delta: _Delta) -> Chunk | None:
         """Takes a delta; a kind that is not known here is left out."""
         if delta.type == "signature_delta":
-            self.json["signature"] = _text(self.json.get("signature")) + delta.signature
+            self.json["signature"] = _text(self.json.get("signature")) + _text(delta.signature)
         elif delta.type == "citations_delta":
             self.json["citations"] = [*(self.json.get("citations") or ()), delta.citation]
         elif delta.type in _DELTAS:
@@ -144,13 +132,13 @@ class _Block:
         match self.kind:
             case "text":
                 native = {**self.json, "text": said} if _says_more(self.json, {"type", "text"}) else None
-                return [*chunks, PartDone(native)]
+                return [*chunks, PartDone(native and _encodable(native))]
             case "thinking":
-                return [*chunks, PartDone({**self.json, "thinking": said})]
+                return [*chunks, PartDone(_encodable({**self.json, "thinking": said}))]
             case "tool_use":
                 return [*chunks, *self._end_call(said)]
             case _:
-                return [PartDone({**self.json, "input": _loads(said)} if said else self.json)]
+                return [PartDone(_encodable({**self.json, "input": _loads(said)} if said else self.json))]
 
     def _end_call(self, said: str) -> list[Chunk]:
         whole = self.json.get("input")
@@ -160,7 +148,7 @@ class _Block:
         if _says_more(self.json, {"type", "id", "name", "input"}):
             said_again = {"id", "name", "input"}
             native = {name: value for name, value in self.json.items() if name not in said_again}
-            chunks.append(PartDone(native, self.index))
+            chunks.append(PartDone(_encodable(native), self.index))
         return chunks
 
     def _chunk(self, piece: str) -> Chunk | None:
@@ -194,7 +182,7 @@ class MessagesReader:
             return []
         event = self._decode(payload)
         if event.type == "error" or (event.error and not event.type):
-            raise self._failures.in_stream(_with_status(event.error))
+            raise self._failures.in_stream(told_in_stream(event.error))
         match event.type:
             case "content_block_start" if event.content_block is not None:
                 return [*self._end_block(), *self._begin(event.index, event.content_block)]
@@ -289,15 +277,18 @@ def _normalised(counts: dict[str, Any]) -> Usage:
     )
 
 
-def _with_status(error: Any) -> Any:
-    if not isinstance(error, dict):
-        return error
-    fields = cast("_Json", error)
-    return {"status": _STATUS.get(str(fields.get("type")), 500), **fields}
-
-
 def _says_more(block: _Json, known: set[str]) -> bool:
     return any(value is not None for name, value in block.items() if name not in known)
+
+
+def _encodable(block: _Json) -> _Json:
+    """The block, half characters mended: a history that holds one could not be saved."""
+    text = json.dumps(block, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.loads(mend(text))
+    return block
 
 
 def _text(value: Any) -> str:

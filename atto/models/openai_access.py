@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import SplitResult, urlsplit
@@ -83,9 +84,18 @@ class OpenAIAccess:
             without_retries = self._client.with_options(max_retries=0)
             return lambda: without_retries
         connect, read = self._timeouts
+        key = self._api_key if isinstance(self._api_key, str) else partial(self._fresh_key, self._api_key)
         return openai_http.own_client(
-            api_key=self._api_key, base_url=self._base_url, connect_timeout=connect, read_timeout=read
+            api_key=key, base_url=self._base_url, connect_timeout=connect, read_timeout=read
         )
+
+    async def _fresh_key(self, api_key: Callable[[], Awaitable[str]]) -> str:
+        key = await api_key()
+        if not (key.isascii() and key.isprintable()):
+            # the HTTP library would repeat it in its error
+            raise self.failures.refused("the API key holds characters that cannot be sent")
+        self.failures.hide(key)
+        return key
 
 
 class Reader(Protocol):

@@ -18,8 +18,8 @@ from atto.protocol.messages import InputPart, Message, ToolCallPart, Usage
 from atto.protocol.turns import SCHEMA_VERSION
 
 
-# `gc=False`: JSON has no cycles, so the collector need not look at what is made of it. It took a fifth of a busy
-# worker's CPU (measured).
+# `gc=False`: JSON has no cycles, so the collector, which took a fifth of a busy worker's CPU (measured), need
+# not look at what is made of it.
 class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False, tag_field="type"):
     """What all events share: their number within the run."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from atto.models import Closeable, Model
 from atto.models.openai import OpenAIChat
-from atto.protocol.errors import InvalidAgent, MissingExtra
+from atto.protocol.errors import InvalidAgent, MissingExtra, ModelError
 from atto.protocol.messages import Origin
 
 from .chat_server import answer
@@ -162,3 +162,16 @@ def test_unknown_names_are_attribute_errors():
 
     with pytest.raises(AttributeError, match="Nonsense"):
         _ = atto.models.Nonsense
+
+
+@pytest.mark.parametrize("key", ["sk-secret-\u043a\u043b\u044e\u0447", "sk-secret-two\nlines"])
+async def test_a_fresh_key_that_cannot_be_sent_is_not_repeated(server, ask, key):
+    async def fresh():
+        return key
+
+    model = OpenAIChat("m", api_key=fresh, base_url=server.url)
+    with pytest.raises(ModelError, match="cannot be sent") as caught:
+        await ask(model)
+    assert "secret" not in str(caught.value)
+    assert not caught.value.transient
+    await model.aclose()
