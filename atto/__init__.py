@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from atto.agents import Agent, State, Tool, ToolContext, ToolError, tool
-    from atto.models import Model, OpenAIChat, ScriptedModel
+    from atto.models import Anthropic, Gemini, Model, OpenAIChat, OpenAIResponses, ScriptedModel
     from atto.protocol import errors, events, messages
     from atto.protocol.messages import FilePart, ImagePart, Message, TextPart
 
@@ -16,11 +16,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Agent",
+    "Anthropic",
     "FilePart",
+    "Gemini",
     "ImagePart",
     "Message",
     "Model",
     "OpenAIChat",
+    "OpenAIResponses",
     "ScriptedModel",
     "State",
     "TextPart",
@@ -35,7 +38,9 @@ __all__ = [
 
 _HOMES = {
     **dict.fromkeys(("Agent", "State", "Tool", "ToolContext", "ToolError", "tool"), "atto.agents"),
-    **dict.fromkeys(("Model", "OpenAIChat", "ScriptedModel"), "atto.models"),
+    **dict.fromkeys(
+        ("Anthropic", "Gemini", "Model", "OpenAIChat", "OpenAIResponses", "ScriptedModel"), "atto.models"
+    ),
     **dict.fromkeys(("FilePart", "ImagePart", "Message", "TextPart"), "atto.protocol.messages"),
 }
 _MODULES = ("errors", "events", "messages")

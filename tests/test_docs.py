@@ -1,4 +1,4 @@
-"""The programs of the tutorial run, and the documentation can be built without a warning."""
+"""The programs of the documentation run, and it can be built without a warning."""
 
 import asyncio
 import os
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
-PROGRAMS = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", TUTORIAL, re.DOTALL))
+PAGES = [(ROOT / "docs" / name).read_text() for name in ("tutorial.md", "agents.md")]
+PROGRAMS = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", "".join(PAGES), re.DOTALL))
 
 
 async def output_of(directory: Path, *command: str) -> str:
@@ -37,10 +37,21 @@ async def output_of(directory: Path, *command: str) -> str:
                 "{'cities': ['Oslo', 'Rome']}\n"
             ),
         ),
+        (
+            "desk.py",
+            ("Two lamps are on their way.\n{'orders': ['lamp']} there is no sofa; there are: lamp, chair\n"),
+        ),
+        (
+            "team.py",
+            (
+                "weather: sunny, says the weather agent about: Oslo\n"
+                "In Oslo it is sunny, says the weather agent about: Oslo.\n"
+            ),
+        ),
         ("trouble.py", "I could not pay: the card was declined.\nmodel_error\n1\n"),
     ],
 )
-async def test_a_program_of_the_tutorial(tmp_path: Path, program: str, expected: str):
+async def test_a_program_of_the_documentation(tmp_path: Path, program: str, expected: str):
     for name, code in PROGRAMS.items():
         (tmp_path / name).write_text(code)
     assert await output_of(tmp_path, sys.executable, program) == expected

@@ -18,7 +18,10 @@ from atto_workers.topology import BACKLOG, DUPLICATE_WINDOW, EVENTS_MAX_AGE
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "protocol.md").read_text()
-BLOCKS = re.findall(r"^```json ?([^\n]*)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+BLOCKS = [
+    (kind.replace(".", ""), text)
+    for kind, text in re.findall(r"^``` \{\.json ([^\n]*)\}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+]
 DECODERS = {"turn": codec.decode_turn, "event-batch": codec.decode_batch, "cancel": codec.decode_cancel}
 MERGE = "event-batch merge"
 
@@ -55,7 +58,7 @@ def test_every_type_of_event_has_an_example_and_a_row():
 
 
 def test_the_worked_example_is_merged_as_it_says():
-    [expected] = re.findall(r"^```text handed out\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    [expected] = re.findall(r"^``` \{\.text \.handed-out\}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     merger = Merger()
     handed_out = [
         " ".join(str(event.seq) for event in merger.add(codec.decode_batch(text.encode()))) or "-"
