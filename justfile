@@ -26,7 +26,7 @@ test-producers *ARGS: setup
 chaos SECONDS SEED *ARGS: setup
     @"{{bin}}/python" -m tests.chaos "$@"
 
-# what things cost: `just bench growth` for commits and loads of every store
+# what things cost: `just bench turns` for a turn, `growth` for commits, `all` for everything (docs/performance.md)
 bench *ARGS: setup
     @"{{bin}}/python" -m benchmarks "$@"
 

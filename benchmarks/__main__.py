@@ -1,18 +1,32 @@
 """`python -m benchmarks NAME [ARGUMENTS]`; `python -m benchmarks NAME --help` tells which."""
 
+import importlib
 import sys
 
-from benchmarks import growth
-
-BENCHMARKS = {"growth": growth.main}
+BENCHMARKS = ("turns", "paced", "session", "scaling", "takeover", "idle", "growth", "streaming")
+OTHERS = ("all", "plot", "pages")
+NOT_RECORDED = ("streaming",)
 
 
 def main() -> int:
     name, *arguments = sys.argv[1:] or [""]
-    if name not in BENCHMARKS:
-        print(f"usage: python -m benchmarks {{{','.join(BENCHMARKS)}}} [ARGUMENTS]", file=sys.stderr)
+    if name == "all":
+        return max([_run(each, _known(each, arguments)) for each in BENCHMARKS])
+    if name not in (*BENCHMARKS, *OTHERS):
+        print(
+            f"usage: python -m benchmarks {{{','.join((*BENCHMARKS, *OTHERS))}}} [ARGUMENTS]", file=sys.stderr
+        )
         return 2
-    return BENCHMARKS[name](arguments)
+    return _run(name, arguments)
+
+
+def _known(name: str, arguments: list[str]) -> list[str]:
+    return [each for each in arguments if each != "--record" or name not in NOT_RECORDED]
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    status: int = importlib.import_module(f"benchmarks.{name}").main(arguments)
+    return status
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 from atto.protocol.sessions import Snapshot
 from atto.stores import SessionStore
 from benchmarks.backends import Backend
-from benchmarks.turns import weather_turn
+from benchmarks.commits import weather_turn
 
 WINDOW = 48
 """How many commits are measured together; with eight of them, the KV store seals a segment."""

@@ -19,12 +19,14 @@ import asyncio
 import itertools
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
 from atto.protocol.errors import AttoError
 from benchmarks.backends import BACKENDS, DURABLE
 from benchmarks.costs import WINDOW, Growth, measure, window
+from benchmarks.records import Ratio, new_record, save
 from tests.postgres import PostgresMissing
 
 TURNS = (1, 50, 500, 5000)
@@ -48,6 +50,15 @@ def complaints(grown: dict[str, Growth]) -> Iterable[str]:
                 f"{name}: loading {growth.loaded_turns:,} turns takes {growth.load_ms} ms, "
                 f"more than {MAX_LOAD_MS:g} ms."
             )
+
+
+def ratios(grown: dict[str, Growth]) -> Iterable[tuple[str, Ratio]]:
+    """By how much what a commit writes grows with its session."""
+    for name, growth in grown.items():
+        early, late = growth.turns.get(50), growth.turns.get(500)
+        if name in DURABLE and early and late:
+            ratio = Ratio(late.bytes / early.bytes, MAX_GROWTH, less_is_better=True)
+            yield f"bytes of turn 500 to turn 50, {name}", ratio
 
 
 def table(grown: dict[str, Growth]) -> Iterable[str]:
@@ -87,7 +98,10 @@ def main(arguments: list[str]) -> int:
     for complaint in found:
         print(complaint, file=sys.stderr)
     sys.stderr.flush()
-    print(msgspec.json.encode({name: growth.as_json() for name, growth in grown.items()}).decode())
+    figures: dict[str, Any] = {name: growth.as_json() for name, growth in grown.items()}
+    if given.record:
+        save(new_record("growth", dict(ratios(grown)), figures))
+    print(msgspec.json.encode(figures).decode())
     return 1 if found else 0
 
 
@@ -98,6 +112,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--stores", type=_stores, default=tuple(BACKENDS), help=",".join(BACKENDS))
     parser.add_argument("--turns", type=_turns, default=TURNS, help="by default 1,50,500,5000")
     parser.add_argument("--quick", action="store_true", help="turns up to 500")
+    parser.add_argument("--record", action="store_true", help="keeps the result in benchmarks/results")
     return parser.parse_args(arguments)
 
 

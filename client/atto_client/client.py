@@ -101,13 +101,17 @@ class Client:
             session, user_input, run_id=run_id, expires=expires, metadata=metadata, headers=headers
         )
 
-        async def open_events(stack: contextlib.AsyncExitStack) -> AsyncGenerator[AnyEvent, None]:
+        async def begin() -> Listener:
             # Listening begins before the turn is published, so a run with a new id is heard from the start.
-            listener = await self._listener(stack, session, submission.run_id, replay=submission.is_named)
-            await submission.accept(self._jetstream, self._subjects, patience=self._patience)
-            return listener.events()
+            listener = await self._listener(session, submission.run_id, replay=submission.is_named)
+            try:
+                await submission.accept(self._jetstream, self._subjects, patience=self._patience)
+            except BaseException:
+                await listener.close()
+                raise
+            return listener
 
-        return AttachedRun(self, session, submission.run_id, open_events=open_events)
+        return AttachedRun(self, session, submission.run_id, begin=begin)
 
     async def submit(
         self,
@@ -164,11 +168,13 @@ class Client:
 
     async def listen(self, session: str, run_id: str, after: int) -> AsyncGenerator[AnyEvent, None]:
         """The events of a run after number `after`, replayed and then live. `attach` is the usual way."""
-        async with contextlib.AsyncExitStack() as stack:
-            listener = await self._listener(stack, session, run_id, replay=True)
-            events = await stack.enter_async_context(contextlib.aclosing(resumed(listener.events(), after)))
-            async for event in events:
-                yield event
+        listener = await self._listener(session, run_id, replay=True)
+        try:
+            async with contextlib.aclosing(resumed(listener.events(), after)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            await listener.close()
 
     async def cancel(self, session: str, run_id: str, reason: str = "") -> None:
         """Ends a run, executing or queued; returns once the request is safe with the broker."""
@@ -180,7 +186,7 @@ class Client:
         """Ends all iterations, and every later call, with `error`: the broker will not come back."""
         self._failure = error
         for listener in self._listeners:
-            listener.close(error)
+            listener.fail(error)
 
     @property
     def _jetstream(self) -> JetStream:
@@ -190,14 +196,12 @@ class Client:
             raise BrokerUnavailable("the client is not open: use it inside `async with Client(…) as client`")
         return self._open
 
-    async def _listener(
-        self, stack: contextlib.AsyncExitStack, session: str, run_id: str, *, replay: bool
-    ) -> Listener:
+    async def _listener(self, session: str, run_id: str, *, replay: bool) -> Listener:
         subject = self._subjects.event(session, run_id)
-        listener = Listener(self._jetstream, self._subjects.events_stream, subject, replay=replay)
-        await stack.enter_async_context(listener)
+        stream = self._subjects.events_stream
+        listener = Listener(self._jetstream, stream, subject, replay=replay, on_close=self._listeners.discard)
+        await listener.open()
         self._listeners.add(listener)
-        stack.callback(self._listeners.discard, listener)
         return listener
 
     def _reconnected(self) -> None:

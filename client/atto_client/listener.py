@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
 import nats.errors
 from nats.aio.msg import Msg
 
+from atto.broker.hearing import subscribe
 from atto.broker.jetstream import JetStream
 from atto.protocol import codec
 from atto.protocol.errors import BrokerUnavailable, EventsMissing, InvalidTurn, UnsupportedVersion
@@ -27,64 +27,84 @@ LIVE_LIMIT = 1000
 
 
 class Listener:
-    """`async with Listener(…) as listener`, then `listener.events()`, once.
+    """`await listener.open()`, then `listener.events()`, once; `await listener.close()` in the end.
 
-    Entering subscribes; events published after that are heard. `replay`: read what was said before, too.
+    Opening subscribes; events published after that are heard. `replay`: read what was said before, too.
+    `on_close` is told of the end.
     """
 
-    def __init__(self, jetstream: JetStream, stream: str, subject: str, *, replay: bool) -> None:
+    def __init__(
+        self,
+        jetstream: JetStream,
+        stream: str,
+        subject: str,
+        *,
+        replay: bool,
+        on_close: Callable[["Listener"], None],
+    ) -> None:
+        self._on_close = on_close
         self._jetstream = jetstream
         self._stream = stream
         self._subject = subject
         self._behind = replay
         self._live: deque[EventBatch] = deque()
+        self._replayed: AsyncGenerator[EventBatch, None] | None = None
         self._read_until = 0
         self._merger = Merger()
-        self._wake = asyncio.Event()
-        self._closed = False
+        self._gap_since: float | None = None
+        self._silences = 0
+        self._has_news = False
+        self._waiter: asyncio.Future[bool] | None = None
         self._broken: Exception | None = None
         self._subscription: Any = None
 
-    async def __aenter__(self) -> Self:
+    async def open(self) -> None:
+        """Returns once the subscription is on its way. Raises `BrokerUnavailable`."""
         try:
-            self._subscription = await self._jetstream.connection.subscribe(self._subject, cb=self._hear)
+            self._subscription = await subscribe(self._jetstream.connection, self._subject, self._hear)
         except nats.errors.Error as error:
             raise BrokerUnavailable(f"cannot listen on {self._subject}: {error!r}") from error
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def close(self) -> None:
+        """Hears nothing more."""
+        self._on_close(self)
         with contextlib.suppress(nats.errors.Error):
             await self._subscription.unsubscribe()
 
     def catch_up(self) -> None:
         """Something may have been missed (the connection was away): read the stream."""
         self._behind = True
-        self._wake.set()
+        self._wake()
 
-    def close(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """End the iteration with `error`: nothing more will come."""
         self._broken = error
-        self._wake.set()
+        self._wake()
 
     async def events(self) -> AsyncGenerator[AnyEvent, None]:
         """The run's events in order, each once, up to the terminal one.
 
-        Raises `EventsMissing`, `UnsupportedVersion`, and what `close` was told.
+        Raises `EventsMissing`, `UnsupportedVersion`, and what `fail` was told.
         """
-        async with contextlib.aclosing(self._batches()) as batches:
-            async for batch in batches:
+        try:
+            while True:
+                batch = await self._next_batch()
                 for event in self._merger.add(batch):
                     yield event
                     if is_terminal(event):
                         return
+        finally:
+            if self._replayed is not None:
+                await self._replayed.aclose()
 
-    async def _batches(self) -> AsyncGenerator[EventBatch, None]:
-        loop = asyncio.get_running_loop()
-        gap_since: float | None = None
-        silences = 0
+    async def _next_batch(self) -> EventBatch:
+        """What is to be read comes first, then what is live."""
         while True:
+            if self._replayed is not None:
+                batch = await anext(self._replayed, None)
+                if batch is not None:
+                    return batch
+                self._replayed = None
             if self._broken is not None:
                 raise self._broken
             if self._merger.must_reread:
@@ -93,33 +113,48 @@ class Listener:
                 self._read_until = 0
             if self._behind:
                 self._behind = False
-                async with contextlib.aclosing(self._replay()) as replayed:
-                    async for batch in replayed:
-                        yield batch
-            while self._live:
-                silences = 0
-                yield self._live.popleft()
-            gap_since = (gap_since or loop.time()) if self._merger.has_gap else None
-            if gap_since is not None and loop.time() - gap_since > GAP_LIMIT:
-                raise EventsMissing(
-                    f"events of {self._subject} are missing from the stream: they have expired. "
-                    "Read the session's snapshot for what was committed."
-                )
-            patience = (
-                GAP_PATIENCE if gap_since else SILENCE_PATIENCE[min(silences, len(SILENCE_PATIENCE) - 1)]
-            )
-            if not await self._woken(patience):
-                silences += 1
+                self._replayed = self._replay()
+            elif self._live:
+                self._silences = 0
+                return self._live.popleft()
+            elif not await self._woken(self._patience()):
+                self._silences += 1
                 self._behind = True
 
+    def _patience(self) -> float:
+        """Seconds until the stream is asked whether something was missed. Raises `EventsMissing`."""
+        if not self._merger.has_gap:
+            self._gap_since = None
+            return SILENCE_PATIENCE[min(self._silences, len(SILENCE_PATIENCE) - 1)]
+        now = asyncio.get_running_loop().time()
+        self._gap_since = self._gap_since or now
+        if now - self._gap_since > GAP_LIMIT:
+            raise EventsMissing(
+                f"events of {self._subject} are missing from the stream: they have expired. "
+                "Read the session's snapshot for what was committed."
+            )
+        return GAP_PATIENCE
+
     async def _woken(self, patience: float) -> bool:
-        try:
-            async with asyncio.timeout(patience):
-                await self._wake.wait()
-        except TimeoutError:
-            return False
-        self._wake.clear()
+        """Whether there is news within so many seconds."""
+        if not self._has_news:
+            loop = asyncio.get_running_loop()
+            self._waiter = waiter = loop.create_future()
+            # A plain timer, since `asyncio.timeout` would cost more than all else that an event does.
+            timer = loop.call_later(patience, _resolve, waiter, False)
+            try:
+                if not await waiter:
+                    return False
+            finally:
+                timer.cancel()
+                self._waiter = None
+        self._has_news = False
         return True
+
+    def _wake(self) -> None:
+        self._has_news = True
+        if self._waiter is not None:
+            _resolve(self._waiter, True)
 
     async def _replay(self) -> AsyncGenerator[EventBatch, None]:
         """What the stream has beyond what was read of it before."""
@@ -135,18 +170,23 @@ class Listener:
             # The broker is away or elects a leader: what is live goes on, and silence asks again.
             return
 
-    async def _hear(self, message: Msg) -> None:
+    def _hear(self, message: Msg) -> None:
         if len(self._live) >= LIVE_LIMIT:
             self._live.clear()
             self._behind = True
         try:
             batch = _decoded(message.data)
         except UnsupportedVersion as error:
-            self.close(error)
+            self.fail(error)
             return
         if batch is not None:
             self._live.append(batch)
-            self._wake.set()
+            self._wake()
+
+
+def _resolve(waiter: asyncio.Future[bool], heard: bool) -> None:
+    if not waiter.done():
+        waiter.set_result(heard)
 
 
 def _decoded(data: bytes) -> EventBatch | None:

@@ -34,16 +34,25 @@ class Merger:
             self._hear_of(attempt, batch.since)
         limit = min((since for newer, since in self._since.items() if newer > attempt), default=None)
         for event in batch.events:
-            if event.seq >= self._next and (limit is None or event.seq < limit):
-                held = self._early.get(event.seq)
-                if held is None or held[0] < attempt:
-                    self._early[event.seq] = (attempt, event)
+            if event.seq < self._next or (limit is not None and event.seq >= limit):
+                continue
+            if event.seq == self._next and not self._early:  # as nearly always
+                self._said_by(attempt)
+                yield event
+                continue
+            held = self._early.get(event.seq)
+            if held is None or held[0] < attempt:
+                self._early[event.seq] = (attempt, event)
         while (due := self._early.pop(self._next, None)) is not None:
             speaker, event = due
-            if not self._said or self._said[-1][1] != speaker:
-                self._said.append((self._next, speaker))
-            self._next += 1
+            self._said_by(speaker)
             yield event
+
+    def _said_by(self, speaker: int) -> None:
+        """The event that is due now is handed out."""
+        if not self._said or self._said[-1][1] != speaker:
+            self._said.append((self._next, speaker))
+        self._next += 1
 
     def _hear_of(self, attempt: int, since: int) -> None:
         """A new attempt: void what older ones said from `since` on, be it waiting or handed out."""

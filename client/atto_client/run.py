@@ -27,6 +27,18 @@ class Calls(Protocol):
         ...
 
 
+class Heard(Protocol):
+    """What a run needs of its listener, which is open."""
+
+    def events(self) -> AsyncGenerator[AnyEvent, None]:
+        """The run's events up to the terminal one, once."""
+        ...
+
+    async def close(self) -> None:
+        """Nothing more is heard."""
+        ...
+
+
 class Run:
     """A handle on a run, which goes on whether or not anybody listens.
 
@@ -85,35 +97,34 @@ class AttachedRun(Run):
         session: str,
         run_id: str,
         *,
-        open_events: Callable[[contextlib.AsyncExitStack], Awaitable[AsyncGenerator[AnyEvent, None]]],
+        begin: Callable[[], Awaitable[Heard]],
     ) -> None:
         super().__init__(calls, session, run_id)
-        self._open_events = open_events
-        self._stack: contextlib.AsyncExitStack | None = None
-        self._first: AsyncGenerator[AnyEvent, None] | None = None
+        self._begin = begin
+        self._listener: Heard | None = None
+        self._is_heard = False
 
     async def __aenter__(self) -> Self:
-        if self._stack is None:
-            async with contextlib.AsyncExitStack() as stack:
-                try:
-                    self._first = await self._open_events(stack)
-                except asyncio.CancelledError:
-                    await self._abandon()  # the turn may have been accepted all the same
-                    raise
-                self._stack = stack.pop_all()
+        if self._listener is None:
+            try:
+                self._listener = await self._begin()
+                self._is_heard = False
+            except asyncio.CancelledError:
+                await self._abandon()  # the turn may have been accepted all the same
+                raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        stack, self._stack = self._stack, None
-        if stack is None:
+        listener, self._listener = self._listener, None
+        if listener is None:
             return
         try:
             if self._terminal is None:
                 await self._abandon()
         finally:
-            await stack.aclose()
+            await listener.close()
 
     async def _abandon(self) -> None:
         """Cancels the run even if this task is being cancelled itself."""
@@ -123,30 +134,25 @@ class AttachedRun(Run):
             _log.warning("run %s was left early and could not be cancelled: %s", self.run_id, error)
 
     async def _events(self) -> AsyncGenerator[AnyEvent, None]:
-        if self._stack is not None:
-            async with contextlib.aclosing(self._entered_events()) as events:
+        enters = self._listener is None and self._terminal is None
+        if enters:
+            await self.__aenter__()
+        try:
+            async with contextlib.aclosing(self._heard()) as events:
                 async for event in events:
+                    if is_terminal(event):
+                        self._terminal = event
                     yield event
-            return
-        if self._terminal is not None:
-            async with contextlib.aclosing(super()._events()) as events:
-                async for event in events:
-                    yield event
-            return
-        async with self, contextlib.aclosing(self._entered_events()) as events:
-            async for event in events:
-                yield event
+        finally:
+            if enters:
+                await self.__aexit__(None, None, None)
 
-    async def _entered_events(self) -> AsyncGenerator[AnyEvent, None]:
+    def _heard(self) -> AsyncGenerator[AnyEvent, None]:
         """The first iteration takes the events heard since before the submit; later ones replay."""
-        events, self._first = self._first, None
-        if events is None:
-            events = super()._events()
-        async with contextlib.aclosing(events):
-            async for event in events:
-                if is_terminal(event):
-                    self._terminal = event
-                yield event
+        if self._listener is None or self._is_heard:
+            return super()._events()
+        self._is_heard = True
+        return self._listener.events()
 
 
 def completed(session: str, run_id: str, terminal: TerminalEvent | None) -> RunCompleted:

@@ -176,7 +176,7 @@ async def _all_streams_are_there(client):
         assert await stream_info(client._jetstream, name) is not None, name
 
 
-async def _deaf(self, message):
+def _deaf(self, message):
     pass
 
 

@@ -1,9 +1,9 @@
 """Idle sessions stay in memory for a while, within a bound, and only while the partition is ours."""
 
-from atto.protocol.messages import Message
+from atto.protocol.messages import Message, Origin, ToolCallPart, ToolResultPart
 from atto.protocol.sessions import Commit, Snapshot
 from atto_workers.delivery import Claim, ClaimState
-from atto_workers.passivation import IdleSessions, Resident
+from atto_workers.passivation import PACK_AFTER, PACKED_AT_MOST, IdleSessions, Resident
 
 
 def claimed() -> Claim:
@@ -74,3 +74,57 @@ def test_a_claim_does_not_see_what_an_earlier_one_kept():
     idle, earlier, later = IdleSessions(), claimed(), claimed()
     idle.put("a", resident(earlier))
     assert idle.take("a", later).snapshot is None
+
+
+def test_what_has_been_idle_for_a_while_is_packed_and_comes_back_whole():
+    now = 0.0
+    idle, claim = IdleSessions(clock=lambda: now), claimed()
+    call = ToolCallPart("c1", "f", {"x": [1, {"y": "é"}]}, native={"sig": "s"})
+    messages = (
+        Message("assistant", (call,), Origin("p", "m")),
+        Message("tool", (ToolResultPart("c1", "f", "r"),)),
+    )
+    base = Snapshot(session="s", state={"n": 1}).after(Commit(run_id="r1", messages=messages), token=object())
+    kept = Resident(claim)
+    kept.snapshot = base
+    idle.put("a", kept)
+    now = PACK_AFTER - 1
+    idle.put("b", resident(claim))
+    assert idle.pack() is False
+    assert kept.snapshot is base
+    now = PACK_AFTER
+    assert idle.pack() is False  # nothing more is due
+    assert kept.snapshot.messages == ()
+    size = kept.size
+    again = idle.take("a", claim)
+    assert again.snapshot == base
+    assert again.snapshot.token is base.token
+    assert again.weigh() == size
+    idle.put("a", again)
+    assert idle.take("b", claim).snapshot.messages != ()
+
+
+def test_packing_is_done_in_bounded_portions_and_leaves_out_long_histories():
+    now = 0.0
+    idle, claim = IdleSessions(clock=lambda: now), claimed()
+    long = resident(claim, PACKED_AT_MOST + 1)
+    idle.put("long", long)
+    for number in range(50):
+        idle.put(str(number), resident(claim))
+    now = PACK_AFTER
+    portions = [idle.pack(), idle.pack(), idle.pack()]
+    assert portions == [True, True, False]
+    assert long.snapshot.messages != ()
+    assert all(idle.take(str(number), claim).snapshot.messages for number in range(50))
+
+
+def test_a_packed_session_can_be_dropped():
+    now = 0.0
+    idle, claim = IdleSessions(idle_limit=PACK_AFTER + 1, clock=lambda: now), claimed()
+    idle.put("a", resident(claim))
+    now = PACK_AFTER
+    idle.pack()
+    now = PACK_AFTER + 1
+    idle.sweep()
+    assert len(idle) == 0
+    assert idle.take("a", claim).snapshot is None

@@ -6,11 +6,14 @@ cut off) is dead once its key has expired.
 """
 
 import asyncio
+import os
+import socket
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
@@ -28,6 +31,19 @@ REUNION = 1.5
 """Seconds after a reconnect in which others that were cut off as well may still be on their way back."""
 
 
+class About(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a worker says of itself, for people: in its key, and in its answer to a ping."""
+
+    host: str = ""
+    pid: int = 0
+    agent: str = ""
+
+    @classmethod
+    def own(cls, agent: str) -> "About":
+        """Of a worker of this process."""
+        return cls(socket.gethostname(), os.getpid(), agent)
+
+
 class Roll(NamedTuple):
     """`members` share the partitions. `living` are those and who still answers although it is leaving."""
 
@@ -39,8 +55,15 @@ class Presence:
     """`async with Presence(…)`: answers pings, and hears of changes. `beat` renews the key."""
 
     def __init__(
-        self, jetstream: JetStream, subjects: Subjects, worker: str, *, on_news: Callable[[], None]
+        self,
+        jetstream: JetStream,
+        subjects: Subjects,
+        worker: str,
+        *,
+        about: About,
+        on_news: Callable[[], None],
     ) -> None:
+        self._about = msgspec.json.encode(about)
         self._on_news = on_news
         self._jetstream = jetstream
         self._subjects = subjects
@@ -67,7 +90,7 @@ class Presence:
 
     async def beat(self) -> None:
         """Renews the key."""
-        await self._put(b"{}", {"Nats-TTL": f"{TIME_OUT}s"})
+        await self._put(self._about, {"Nats-TTL": f"{TIME_OUT}s"})
 
     async def leave(self) -> None:
         """Takes the key away: the others share the partitions among themselves from now on."""
@@ -118,7 +141,7 @@ class Presence:
 
     async def _answer(self, message: Msg) -> None:
         with suppress(nats.errors.Error):
-            await message.respond(b"{}")
+            await message.respond(self._about)
 
     async def _hear(self, message: Msg) -> None:
         if message.data != self._worker.encode():

@@ -8,7 +8,7 @@ from atto.protocol.errors import BrokerRefused, BrokerUnavailable
 from atto_workers.delivery import Claim
 from atto_workers.intake import Intake
 from atto_workers.mailbox import Mailboxes
-from atto_workers.ownership import Owner, Ownership, PartitionKey, Tenure
+from atto_workers.ownership import Owner, Ownership, PartitionKey, Tenure, label
 from atto_workers.presence import TIME_OUT, Presence
 from atto_workers.run.scope import StopReason
 from atto_workers.spread import share
@@ -24,6 +24,9 @@ RETRY_PAUSE = 0.2
 """Seconds before a broker that is away is asked again whether a claim stands."""
 STOP_PATIENCE = 5.0
 """Seconds that a run has to end once it was stopped."""
+
+BLINDNESS = 10.0
+"""Seconds without a look at the owners after which a worker does not call itself ready."""
 
 UNKNOWN_HORIZON = sys.maxsize
 """Until it is known, every turn counts as one that may have been delivered before."""
@@ -59,10 +62,19 @@ class Steward:
         self._news = asyncio.Event()
         self._looked_at = 0.0
         self._looked_over = -1
+        self._vacant: set[PartitionKey] = set()
 
     def look(self, _claim: Claim | None = None) -> None:
         """Something may have changed: look soon."""
         self._news.set()
+
+    def unready(self) -> str | None:
+        """Why this worker does not have its share now; None if it has, or others hold what it waits for."""
+        ago = asyncio.get_running_loop().time() - self._looked_at
+        if ago > BLINDNESS:
+            return f"has not seen who owns what for {ago:.0f} s"
+        vacant = len(self._vacant - self.claims.keys())
+        return f"{vacant} partitions of its share are not claimed yet" if vacant else None
 
     def renew(self, claim: Claim) -> None:
         """Something that the claim's consumer delivered never came: a new one, to which it comes again.
@@ -109,14 +121,14 @@ class Steward:
         for partition in self.claims.keys() - set(mine) - self._releases.keys():
             self._begin_release(self.claims[partition], self._grace)
         others = roll.living - {self._worker}
-        await self._take(
-            {
-                partition: owners.get(partition)
-                for partition in mine
-                if partition not in self.claims
-                and ((owner := owners.get(partition)) is None or owner.worker not in others)
-            }
-        )
+        vacant = {
+            partition: owners.get(partition)
+            for partition in mine
+            if partition not in self.claims
+            and ((owner := owners.get(partition)) is None or owner.worker not in others)
+        }
+        self._vacant = set(vacant)
+        await self._take(vacant)
         await self._find_horizons()
 
     async def assure(self, claim: Claim) -> bool:
@@ -164,6 +176,9 @@ class Steward:
         """Claims partitions that nobody has, or that a dead worker has."""
         if not vacant:
             return
+        for owner in {owner.worker for owner in vacant.values() if owner is not None}:
+            taken = [label(key) for key, held in vacant.items() if held is not None and held.worker == owner]
+            _log.info("%s takes %d partitions over from %s: %s", self._worker, len(taken), owner, ", ".join(taken))
         tenures = await asyncio.gather(
             *(self._claim(*item) for item in vacant.items()), return_exceptions=True
         )
@@ -188,7 +203,6 @@ class Steward:
 
     async def _claim(self, partition: PartitionKey, owner: Owner | None) -> Tenure | None:
         if owner is not None:
-            _log.info("%s takes partition %s over from %s", self._worker, partition, owner.worker)
             await self._ownership.remove(owner.consumer)
         return await self._ownership.claim(partition)
 

@@ -16,7 +16,7 @@ EVENTS_MAX_AGE = 24 * 3600
 """Seconds for which a run can be replayed, resumed after a crash, and cancelled before it starts."""
 
 _SECOND = 1_000_000_000
-_PARTITIONS_KEY = "atto-partitions"
+PARTITIONS_KEY = "atto-partitions"
 _MINIMUM_SERVER = (2, 11)
 _NAME_IN_USE = 10058
 
@@ -134,7 +134,7 @@ class Topology:
         return _infos.decode(await jetstream.api(f"STREAM.UPDATE.{name}", {**config, **changes})).config
 
     def _check_partitions(self, config: dict[str, Any]) -> int:
-        declared = int(config.get("metadata", {}).get(_PARTITIONS_KEY, 0))
+        declared = int(config.get("metadata", {}).get(PARTITIONS_KEY, 0))
         if declared == 0:
             raise TopologyMismatch(
                 f"stream {config.get('name')!r} exists and is not atto's: use another namespace"
@@ -162,7 +162,7 @@ class Topology:
             duplicate_window=DUPLICATE_WINDOW * _SECOND,
             # One consumer a partition; the server's own default cap is 1,000.
             max_consumers=-1,
-            metadata={_PARTITIONS_KEY: str(partitions)},
+            metadata={PARTITIONS_KEY: str(partitions)},
         )
 
     def _events_config(self) -> dict[str, Any]:

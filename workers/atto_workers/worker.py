@@ -16,7 +16,7 @@ from atto.agents import Agent
 from atto.broker.connection import DEFAULT_SERVER, check_options, connected
 from atto.broker.jetstream import JetStream
 from atto.models import Closeable
-from atto.protocol.errors import BrokerRefused, BrokerUnavailable, StoreError
+from atto.protocol.errors import BrokerRefused, BrokerUnavailable
 from atto.protocol.messages import Origin
 from atto.stores import SessionStore, open_store
 from atto_workers.cancels import Cancels
@@ -27,7 +27,7 @@ from atto_workers.intake import Intake
 from atto_workers.mailbox import Mailboxes
 from atto_workers.ownership import Ownership
 from atto_workers.passivation import IDLE_LIMIT, MEMORY_LIMIT, IdleSessions
-from atto_workers.presence import Presence
+from atto_workers.presence import About, Presence
 from atto_workers.run.log import Outbox
 from atto_workers.run.runner import TurnRunner
 from atto_workers.snapshots import Snapshots
@@ -117,9 +117,9 @@ class Worker:
             return "not connected to the broker"
         try:
             await store.load(_PROBED)
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - a user's own store may raise anything
             return f"the store does not answer: {type(error).__name__}"
-        return None
+        return None if self._steward is None else self._steward.unready()
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
@@ -234,7 +234,9 @@ class Worker:
         serve(self._passivate(), "passivation")
         await stack.enter_async_context(Snapshots(jetstream, self._subjects, store, tasks))
         presence = await stack.enter_async_context(
-            Presence(jetstream, self._subjects, self.id, on_news=self._look)
+            Presence(
+                jetstream, self._subjects, self.id, about=About.own(self.agent.name), on_news=self._look
+            )
         )
         ownership = Ownership(
             jetstream,
@@ -313,6 +315,8 @@ class Worker:
         while True:
             await asyncio.sleep(PASSIVATION_PERIOD)
             self._idle_sessions.sweep()
+            while self._idle_sessions.pack():  # noqa: ASYNC110 - this is no wait: others' turns go on in between
+                await asyncio.sleep(0)
 
 
 async def _stopped(task: asyncio.Task[None]) -> None:

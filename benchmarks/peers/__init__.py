@@ -1,0 +1,1 @@
+"""atto in the harness that runs other frameworks on the same workload."""
