@@ -8,6 +8,24 @@ from atto.protocol.sessions import Commit, Snapshot
 
 
 @runtime_checkable
+class Packed(Protocol):
+    """A token made small. It is unpacked before a store sees it again."""
+
+    def unpack(self) -> object:
+        """The token as it was."""
+        ...
+
+
+@runtime_checkable
+class Packable(Protocol):
+    """A token that takes much memory, and can do with less while its session is idle."""
+
+    def pack(self) -> Packed:
+        """The same token, small."""
+        ...
+
+
+@runtime_checkable
 class SessionStore(Protocol):
     """Keeps the committed snapshot of each session.
 

@@ -2,6 +2,7 @@ import json
 
 import nats.js.errors
 import pytest
+from msgspec.structs import replace
 
 from atto.broker.jetstream import JetStream
 from atto.protocol.errors import (
@@ -15,6 +16,7 @@ from atto.protocol.events import StateChange
 from atto.protocol.messages import Message
 from atto.protocol.sessions import Commit, Snapshot
 from atto.stores import NatsKvStore, NotStorable
+from atto.stores.kv_layout import encode
 from atto.stores.nats_kv import SEGMENT_BYTES
 from atto.testing.store_contract import StoreContract
 from atto.testing.store_samples import commit
@@ -275,3 +277,17 @@ async def keys(jetstream, namespace):
     request = {"subjects_filter": ">"}
     info = json.loads(await jetstream.api(f"STREAM.INFO.KV_{namespace}-sessions", request))
     return sorted(info["state"].get("subjects", {}))
+
+
+@pytest.mark.parametrize("segment_bytes", [1, 200, SEGMENT_BYTES])
+async def test_a_token_may_be_packed_while_its_session_is_idle(jetstream, namespace, segment_bytes):
+    store = NatsKvStore(jetstream, namespace, segment_bytes=segment_bytes)
+    await store.declare()
+    snapshot = Snapshot(session="s")
+    for number in range(40):
+        snapshot = await store.save(snapshot, commit(f"run-{number}", "x" * 100, f"{number}", n=number))
+        packed = snapshot.token.pack()
+        snapshot = replace(snapshot, token=packed.unpack())
+    assert len(packed.data) < len(encode(snapshot.token.head)) / 2
+    loaded = await store.load("s")
+    assert replace(loaded, token=None) == replace(snapshot, token=None)

@@ -10,6 +10,7 @@ import msgspec
 from atto.protocol import codec
 from atto.protocol.messages import Message
 from atto.protocol.sessions import RunRecord, Snapshot
+from atto.stores.base import Packable, Packed
 from atto_workers.delivery import Claim
 
 IDLE_LIMIT = 15 * 60.0
@@ -37,17 +38,21 @@ class Resident:
         self._packed: bytes | None = None
 
     def pack(self) -> None:
-        """Until `unpack`, `snapshot` is without its messages and runs."""
+        """Until `unpack`, `snapshot` is without its messages and runs, and its token may be packed."""
         snapshot = self.snapshot
         if snapshot is not None and self._packed is None:
             self._packed = zlib.compress(codec.encode((snapshot.messages, snapshot.runs)), 1)
-            self.snapshot = msgspec.structs.replace(snapshot, messages=(), runs=())
+            token = snapshot.token.pack() if isinstance(snapshot.token, Packable) else snapshot.token
+            self.snapshot = msgspec.structs.replace(snapshot, messages=(), runs=(), token=token)
 
     def unpack(self) -> None:
         """The whole snapshot again."""
         if self.snapshot is not None and self._packed is not None:
             messages, runs = _contents.decode(zlib.decompress(self._packed))
-            self.snapshot = msgspec.structs.replace(self.snapshot, messages=messages, runs=runs)
+            token = self.snapshot.token
+            if isinstance(token, Packed):
+                token = token.unpack()
+            self.snapshot = msgspec.structs.replace(self.snapshot, messages=messages, runs=runs, token=token)
         self._packed = None
 
     def weigh(self) -> int:
