@@ -131,6 +131,13 @@ class Agent:
         """The model and its fallbacks, in the order in which they are asked."""
         return (self.model, *self.fallbacks)
 
+    @property
+    def all_models(self) -> tuple[Model, ...]:
+        """Its models and those of the agents that it may ask, each once: who closes them needs them all."""
+        asked = (tool.agent for tool in self._tools.values() if isinstance(tool, AgentTool))
+        models = (*self.models, *(model for agent in asked for model in agent.all_models))
+        return tuple({id(model): model for model in models}.values())
+
     def tool(self, name: str) -> Tool[..., Any] | None:
         """The tool that models call by this name."""
         return self._tools.get(name)

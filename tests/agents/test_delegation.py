@@ -45,6 +45,15 @@ def test_agents_may_delegate_a_few_levels_deep():
         agent("too_deep", deepest.as_tool())
 
 
+def test_the_models_of_all_agents_that_may_be_asked_are_known_each_once():
+    models = [ScriptedModel("hi") for _ in range(4)]
+    deepest = Agent("deepest", models[0], fallbacks=[models[1]])
+    middle = Agent("middle", models[2], tools=[deepest.as_tool()])
+    top = Agent("top", models[3], tools=[middle.as_tool(), deepest.as_tool()], fallbacks=[models[0]])
+    assert sorted(map(id, top.all_models)) == sorted(map(id, models))
+    assert top.models == (models[3], models[0])
+
+
 def test_two_agents_of_one_name_need_different_names_as_tools():
     with pytest.raises(InvalidTool, match="rename"):
         agent("boss", agent().as_tool(), agent().as_tool())

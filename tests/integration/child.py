@@ -1,4 +1,5 @@
-"""A process to be killed: `child.py runtime DATA_DIR EFFECTS` or `child.py worker URL NAMESPACE EFFECTS`.
+"""A process to be killed: `child.py runtime DATA_DIR EFFECTS` or `child.py worker URL NAMESPACE EFFECTS`
+(`team` instead of `worker`: its agent is asked by another one).
 
 Prints one JSON line when it is ready, and one when a run has come to where it stalls. It stalls in its second
 model call, after half of the answer, if the user says `stall`; a tool's effect is a line in the file EFFECTS.
@@ -9,6 +10,8 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from atto import Agent, ToolContext, tool
@@ -44,6 +47,16 @@ def agent(effects: Path, *, stalls: bool) -> Agent:
     return Agent("noting", ScriptedModel.of(model), tools=[note])
 
 
+def team(effects: Path, *, stalls: bool) -> Agent:
+    """Answers what the agent above answers, which it asks what the user said."""
+
+    def model(request):
+        last = request.messages[-1]
+        return call("noting", input=last.text) if last.role == "user" else last.content[0].content
+
+    return Agent("coordinator", ScriptedModel.of(model), tools=[agent(effects, stalls=stalls).as_tool()])
+
+
 def _Announce() -> Stall:  # noqa: N802 - reads as the cue that it is
     class Event(asyncio.Event):
         def set(self) -> None:
@@ -68,14 +81,15 @@ def _say_draining(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING
 
 
-async def run_worker(url: str, namespace: str, effects: str) -> None:
+async def run_worker(url: str, namespace: str, effects: str, make: Callable[..., Agent] = agent) -> None:
     topology = Topology(namespace, partitions=8)
     logging.getLogger("atto.worker").addFilter(_say_draining)
     logging.getLogger("atto.worker").setLevel(logging.INFO)
-    worker = Worker(agent(Path(effects), stalls=True), nats=url, topology=topology, grace=5.0)
+    worker = Worker(make(Path(effects), stalls=True), nats=url, topology=topology, grace=5.0)
     await worker.serve(on_ready=lambda: say(pid=os.getpid()))
 
 
 if __name__ == "__main__":
     mode, *arguments = sys.argv[1:]
-    asyncio.run({"runtime": run_runtime, "worker": run_worker}[mode](*arguments))
+    modes = {"runtime": run_runtime, "worker": run_worker, "team": partial(run_worker, make=team)}
+    asyncio.run(modes[mode](*arguments))

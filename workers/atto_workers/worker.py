@@ -194,7 +194,7 @@ class Worker:
         store: SessionStore,
     ) -> None:
         """Builds the worker from the inside out; the stack takes it apart in the reverse order."""
-        for model in self.agent.models:
+        for model in self.agent.all_models:
             if isinstance(model, Closeable):
                 stack.push_async_callback(model.aclose)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
@@ -234,9 +234,7 @@ class Worker:
         serve(self._passivate(), "passivation")
         await stack.enter_async_context(Snapshots(jetstream, self._subjects, store, tasks))
         presence = await stack.enter_async_context(
-            Presence(
-                jetstream, self._subjects, self.id, about=About.own(self.agent.name), on_news=self._look
-            )
+            Presence(jetstream, self._subjects, self.id, about=About.own(self.agent.name), on_news=self._look)
         )
         ownership = Ownership(
             jetstream,

@@ -2,7 +2,8 @@
 
 from typing import Protocol, cast
 
-from atto.protocol.events import AgentEvent, AnyEvent, InnerEvent
+from atto.protocol.events import AgentEvent, AnyEvent, InnerEvent, ModelCompleted
+from atto.protocol.messages import Usage
 
 _ENVELOPE = 1024
 """Bytes that the event around another one takes at the most."""
@@ -31,9 +32,15 @@ class EventLog(Protocol):
 
 
 class DelegateLog:
-    """The log of an agent that the call `call_id` of `step` asked, within that of the run that asks."""
+    """The log of an agent that the call `call_id` of `step` asked, within that of the run that asks.
+
+    `within`: the call, as idempotency keys name it (see `ToolContext`). `usage`: what the model calls cost
+    that were logged here, those of agents that this one asked included.
+    """
 
     def __init__(self, log: EventLog, *, step: int, call_id: str, agent: str) -> None:
+        self.within = f"{step}:{call_id}:"
+        self.usage = Usage()
         self._log = log
         self._step = step
         self._call_id = call_id
@@ -51,6 +58,9 @@ class DelegateLog:
 
     def append(self, event: AnyEvent) -> None:
         """Adds the event numbered `self.next`."""
+        said = _innermost(event)
+        if isinstance(said, ModelCompleted):
+            self.usage += said.usage
         self._log.append(
             AgentEvent(
                 seq=event.seq,
@@ -64,3 +74,9 @@ class DelegateLog:
     async def confirm(self) -> None:
         """Returns once the stream has all that was appended."""
         await self._log.confirm()
+
+
+def _innermost(event: AnyEvent) -> AnyEvent:
+    while isinstance(event, AgentEvent):
+        event = event.event
+    return event

@@ -63,7 +63,7 @@ async def run_loop(
     usage = Usage()
 
     async def ask(
-        tool: AgentTool, call: ToolCallPart, step: int, values: dict[str, Any], asked: Progress
+        tool: AgentTool, call: ToolCallPart, values: dict[str, Any], asked: Progress, said: DelegateLog
     ) -> Answer:
         question = Message.user(tool.question(call.arguments))
         try:
@@ -74,10 +74,10 @@ async def run_loop(
                     question,
                     run_id=run_id,
                     metadata=metadata,
-                    log=DelegateLog(log, step=step, call_id=call.id, agent=tool.agent.name),
+                    log=said,
                     progress=asked,
                     gateway=gateway,
-                    within=f"{within}{step}:{call.id}:",
+                    within=within + said.within,
                 )
         except TimeoutError:
             raise ToolTimeout(f"agent {tool.agent.name} did not answer within {tool.timeout:g} s") from None

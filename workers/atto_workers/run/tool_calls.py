@@ -13,7 +13,7 @@ from atto.protocol.errors import InvalidTurn
 from atto.protocol.events import StateChange, ToolCompleted, ToolStarted
 from atto.protocol.messages import Message, ToolCallPart, ToolResultPart, Usage
 from atto.protocol.sessions import apply, compose
-from atto_workers.run.delegation import EventLog
+from atto_workers.run.delegation import DelegateLog, EventLog
 from atto_workers.run.journal import Progress, StepDone
 
 _AROUND = 8 + MAX_DELEGATION
@@ -47,14 +47,9 @@ class Answered(Protocol):
         """What its tools changed in the session's state."""
         ...
 
-    @property
-    def usage(self) -> Usage:
-        """What its model calls cost."""
-        ...
 
-
-Ask = Callable[[AgentTool, ToolCallPart, int, dict[str, Any], Progress], Awaitable[Answered]]
-"""Asks an agent, as the call of this step, with the state as it is, from where it had come already."""
+Ask = Callable[[AgentTool, ToolCallPart, dict[str, Any], Progress, DelegateLog], Awaitable[Answered]]
+"""Asks an agent as a call says, with the state as it is, from where it had come. Its words go to the log."""
 
 
 class ToolCalls:
@@ -141,9 +136,7 @@ class ToolCalls:
         try:
             tool = await self._begin(call)
             if isinstance(tool, AgentTool):
-                asked = self._asked.get(call.id, Progress())
-                answer = await self._ask(tool, call, self._step, dict(self._state.values), asked)
-                self.usage += answer.usage
+                answer = await self._delegate(tool, call)
                 return answer.message.text, False, answer.change
             view = State(self._state.values)
             context = ToolContext(
@@ -161,6 +154,14 @@ class ToolCalls:
             if error.__cause__ is not None:  # the model reads one line of it, the author wants the rest
                 _log.warning("tool %s of run %s failed", call.name, self._run_id, exc_info=error.__cause__)
             return str(error), True, StateChange()
+
+    async def _delegate(self, tool: AgentTool, call: ToolCallPart) -> Answered:
+        asked = self._asked.get(call.id, Progress())
+        log = DelegateLog(self._log, step=self._step, call_id=call.id, agent=tool.agent.name)
+        try:
+            return await self._ask(tool, call, dict(self._state.values), asked, log)
+        finally:
+            self.usage += asked.usage + log.usage  # one that failed was paid for, too
 
     async def _begin(self, call: ToolCallPart) -> Tool[..., Any]:
         """Says that the call begins. For a tool that must not run twice, the stream knows before it does."""
