@@ -22,6 +22,17 @@ test *ARGS: setup
 test-producers *ARGS: setup
     @"{{bin}}/python" -m pytest tests/producers -m "producers or not producers" "$@"
 
+# the image and its services in the Docker engine of DOCKER_HOST, else the usual one of this machine, else
+# the one that the command ATTO_DOCKER_UP starts: it prints the variables to export
+test-containers *ARGS: setup
+    #!/bin/sh
+    set -eu
+    cd "{{justfile_directory()}}"
+    if [ -z "${DOCKER_HOST:-}" ] && [ -n "${ATTO_DOCKER_UP:-}" ] && [ ! -S /var/run/docker.sock ]; then
+        eval "$($ATTO_DOCKER_UP)"
+    fi
+    exec "{{bin}}/python" -m pytest tests/containers -m containers --timeout 600 "$@"
+
 # faults for so many seconds, by seed, and a judge: `just chaos 60 1`; the last line is one JSON object
 chaos SECONDS SEED *ARGS: setup
     @"{{bin}}/python" -m tests.chaos "$@"
@@ -68,3 +79,12 @@ lock *ARGS: setup
         --no-emit-package atto-agents --no-emit-package atto-client --no-emit-package atto-workers \
         --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet \
         --output-file requirements.lock "$@"
+    "{{bin}}/uv" pip compile --group image \
+        --universal --python-version 3.11 --generate-hashes --constraint requirements.lock \
+        --no-emit-package atto-agents --no-emit-package atto-client --no-emit-package atto-workers \
+        --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet \
+        --output-file deploy/requirements.lock "$@"
+    printf 'hatchling\nsetuptools\n' | "{{bin}}/uv" pip compile - \
+        --universal --python-version 3.11 --generate-hashes --constraint requirements.lock \
+        --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet \
+        --output-file deploy/build.lock "$@"

@@ -117,6 +117,7 @@ class JetStream:
     def reconnected(self) -> None:
         """To be told of every reconnect: whoever waits for a reply over the lost connection need not."""
         current = self.connection.stats["reconnects"]
+        self._posted.clear()
         for waiting in list(self._waiting.values()):
             if waiting.sent_over is not None and waiting.sent_over < current:
                 waiting.handler(None)

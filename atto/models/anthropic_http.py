@@ -44,7 +44,9 @@ class AnthropicWire:
         client = self._clients.get()
         for secret in (client.api_key, client.auth_token):
             self._failures.hide(secret or "")
-        headers = {} if self._api_key is None else {"x-api-key": await self._fresh_key(self._api_key)}
+        if self._api_key is not None:
+            # a copy on the same connections: the SDK knows in which header a key goes, and sends no other
+            client = client.with_options(api_key=await self._fresh_key(self._api_key))
         try:
             # everything goes into `extra_body`: the SDK walks typed fields through its own type annotations
             posted = client.messages.with_streaming_response.create(
@@ -53,7 +55,6 @@ class AnthropicWire:
                 messages=(),
                 stream=True,
                 extra_body=body,
-                extra_headers=headers,
             )
             async with posted as response, aclosing(self._payloads(response)) as payloads:
                 yield payloads

@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any, cast
 
 from atto.models.base import ModelRequest, ToolSpec
-from atto.models.history import describe, plain, repaired
+from atto.models.history import as_text, describe, plain, repaired
 from atto.models.openai_parts import is_text, same_account, spec_name
 from atto.protocol.messages import (
     AnyPart,
@@ -35,7 +35,7 @@ def messages_body(
     body: dict[str, Any] = {
         "model": origin.model,
         "max_tokens": request.max_tokens or max_tokens,
-        "system": request.instruction or None,
+        "system": request.instruction if request.instruction.strip() else None,
         "messages": _messages(request.messages, origin),
         "tools": [_tool(spec) for spec in request.tools] or None,
         "stop_sequences": list(request.stop) or None,
@@ -90,16 +90,16 @@ def _said(part: AnyPart, *, own: bool) -> Iterator[_Block]:
         call = {"id": _call_id(part.id), "name": spec_name(part.name), "input": arguments}
         yield {"type": "tool_use", **(native or {}), **call}
     elif native is not None:
-        if native.get("type") != "text" or native.get("text"):  # the API refuses empty text
+        if native.get("type") != "text" or str(native.get("text", "")).strip():
             yield native
-    elif text := plain(part):
+    elif (text := plain(part)).strip():  # the API refuses text that is empty or white space
         yield _text(text)
 
 
 def _input(parts: Iterable[AnyPart]) -> Iterator[_Block]:
     for part in parts:
         match part:
-            case TextPart(text=text) if text:
+            case TextPart(text=text) if text.strip():
                 yield _text(text)
             case ImagePart(url=url, data=data, media_type=media_type):
                 yield {"type": "image", "source": _source(url, data, media_type)}
@@ -115,7 +115,7 @@ def _document(part: FilePart) -> _Block:
     if is_text(part):
         text = (part.data or b"").decode("utf-8", "replace")
         source = {"type": "text", "media_type": "text/plain", "data": text}
-        return {"type": "document", "source": source, **titled} if text else _text(describe(part))
+        return {"type": "document", "source": source, **titled} if text.strip() else _text(describe(part))
     if part.media_type == _PDF or (part.url is not None and part.media_type is None):
         return {"type": "document", "source": _source(part.url, part.data, _PDF), **titled}
     return _text(describe(part))
@@ -130,7 +130,9 @@ def _source(url: str | None, data: bytes | None, media_type: str | None) -> _Blo
 def _result(part: AnyPart) -> _Block:
     if not isinstance(part, ToolResultPart):
         raise TypeError(f"a message of tool results holds a {type(part).__name__}")
-    content = part.content if isinstance(part.content, str) else list(_input(part.content))
+    # the API refuses media in the result of a failed call
+    told = as_text(part.content) if part.is_error else part.content
+    content = told if isinstance(told, str) else list(_input(told))
     block: _Block = {"type": "tool_result", "tool_use_id": _call_id(part.call_id)}
     if content:
         block["content"] = content

@@ -36,6 +36,18 @@ _REASONS = {
 }
 _DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 
+_EVENTS = {
+    "",
+    "error",
+    "message",
+    "message_start",
+    "message_delta",
+    "content_block_start",
+    "content_block_delta",
+    "content_block_stop",
+}
+"""The events that are read. Any other may hold anything under any name."""
+
 _Json = dict[str, Any]
 
 
@@ -51,6 +63,11 @@ class _Usage(msgspec.Struct):
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
     output_tokens_details: _Details | None = None
+
+
+class _Kind(msgspec.Struct):
+    type: str = ""
+    delta: Any = None
 
 
 class _Delta(msgspec.Struct):
@@ -223,7 +240,9 @@ class MessagesReader:
         try:
             return _events.decode(payload)
         except msgspec.ValidationError:
-            raise
+            if _is_read(msgspec.json.decode(payload, type=_Kind)):
+                raise
+            return _Event("ping")
         except (msgspec.DecodeError, UnicodeDecodeError):
             # half a surrogate pair is no JSON to msgspec; the joiners put the halves together
             return msgspec.convert(json.loads(payload.decode("utf-8", "replace")), _Event, strict=False)
@@ -262,6 +281,14 @@ class MessagesReader:
         if usage is not None:
             fields = msgspec.structs.asdict(usage)
             self._usage.update({name: value for name, value in fields.items() if value is not None})
+
+
+def _is_read(event: _Kind) -> bool:
+    """Whether the event is of a kind that is known here, and so is the kind of its delta."""
+    if event.type != "content_block_delta" or not isinstance(event.delta, dict):
+        return event.type in _EVENTS
+    kind = cast("_Json", event.delta).get("type")
+    return not isinstance(kind, str) or kind in {*_DELTAS, "signature_delta", "citations_delta"}
 
 
 def _normalised(counts: dict[str, Any]) -> Usage:

@@ -286,7 +286,8 @@ class ModelError(AttoError):
     """The model's provider failed.
 
     `transient`: the same request may succeed later. `status`: the HTTP status, where there was one.
-    `retry_after`: seconds that the provider asked to wait, where it did.
+    `retry_after`: seconds that the provider asked to wait, where it did. A lone surrogate in the message
+    becomes `?`, since it travels as UTF-8.
     """
 
     code = "model_error"
@@ -299,7 +300,7 @@ class ModelError(AttoError):
         status: int | None = None,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(str(message).encode(errors="replace").decode())
         self.transient = transient
         self.status = status
         self.retry_after = retry_after

@@ -93,6 +93,8 @@ class Listener:
                     yield event
                     if is_terminal(event):
                         return
+                if not self._merger.has_gap:
+                    self._gap_since = None
         finally:
             if self._replayed is not None:
                 await self._replayed.aclose()
@@ -168,6 +170,7 @@ class Listener:
                         yield batch
         except BrokerUnavailable:
             # The broker is away or elects a leader: what is live goes on, and silence asks again.
+            self._gap_since = None
             return
 
     def _hear(self, message: Msg) -> None:

@@ -1,120 +1,80 @@
-"""The real entry point, as a subprocess, against the real broker."""
+"""A worker, turns and sessions by the command line, against the real broker."""
 
 import asyncio
 import json
-import os
 import signal
-import socket
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
 
-from atto.broker.server import EmbeddedBroker
-
-ENTRY = [sys.executable, "-c", "from atto_workers.cli import main; main()"]
-AGENT = """
-from atto import Agent
-from atto.models import ScriptedModel
-agent = Agent("tester", ScriptedModel.of("ANSWER-CANARY"))
-"""
+from tests.cli.commands import atto, background, free_port, probe
 
 
-async def _atto(*arguments: str, cwd: Path, **environment: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *ENTRY,
-        *arguments,
-        cwd=cwd,
-        env={**os.environ, **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(60):
-        out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()
+async def test_a_worker_serves_and_drains_and_says_nothing_of_prompts(here: Path, env: dict[str, str]):
+    (here / "atto.toml").write_text('namespace = "from-toml"\nlog-format = "json"\n')
+    port = free_port()
+    flags = ("--log-level", "debug", "--health-port", str(port), "--user", "u")
+    env |= {"ATTO_PASSWORD": "PASSWORD-CANARY"}
+    async with background("worker", "app:agent", *flags, cwd=here, **env) as worker:
+        await worker.until("owns")
+        assert (await probe(port, "/healthz"))[0] == 200
+        assert (await probe(port, "/readyz"))[0] == 200
 
-
-def _get(port: int, path: str) -> int:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-            return answer.status
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
-
-
-async def test_a_worker_serves_and_drains_and_says_nothing_of_prompts(
-    broker: EmbeddedBroker, namespace: str, tmp_path: Path
-):
-    (tmp_path / "app.py").write_text(AGENT)
-    (tmp_path / "atto.toml").write_text('namespace = "from-toml"\nlog-format = "json"\n')
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = {"ATTO_NATS": broker.url, "ATTO_NAMESPACE": namespace}
-    worker = await asyncio.create_subprocess_exec(
-        *ENTRY,
-        *("worker", "app:agent", "--log-level", "debug", "--health-port", str(port)),
-        cwd=tmp_path,
-        env={**os.environ, **env},
-        stderr=asyncio.subprocess.PIPE,
-    )
-    logs: list[bytes] = []
-    try:
-        assert worker.stderr is not None
-        async with asyncio.timeout(60):
-            while b"owns" not in b"".join(logs):
-                line = await worker.stderr.readline()
-                assert line, b"".join(logs).decode()
-                logs.append(line)
-        assert await asyncio.to_thread(_get, port, "/healthz") == 200
-        assert await asyncio.to_thread(_get, port, "/readyz") == 200
-
-        code, out, err = await _atto("run", "ann", "PROMPT-CANARY", "--json", cwd=tmp_path, **env)
+        code, out, err = await atto("run", "ann", "PROMPT-CANARY", "--json", cwd=here, **env)
         assert code == 0, err
         assert [json.loads(line)["type"] for line in out.splitlines()][-1] == "run_completed"
-        code, out, _ = await _atto("run", "ann", "hi", cwd=tmp_path, **env)
+        code, out, _ = await atto("run", "ann", "hi", cwd=here, **env)
         assert (code, out) == (0, "ANSWER-CANARY\n")
 
-        code, out, err = await _atto("sessions", "ls", "--json", cwd=tmp_path, **env)
+        code, out, err = await atto("sessions", "ls", "--json", cwd=here, **env)
         assert json.loads(out) == {"session": "ann"}, err
-        code, out, err = await _atto("sessions", "show", "ann", "--json", cwd=tmp_path, **env)
+        code, out, err = await atto("sessions", "show", "ann", "--json", cwd=here, **env)
         assert json.loads(out)["session"] == "ann", err
-        code, out, err = await _atto("sessions", "export", "ann", cwd=tmp_path, **env)
-        (tmp_path / "ann.jsonl").write_text(out)
-        code, _, err = await _atto("sessions", "import", "ann.jsonl", "--name", "bob", cwd=tmp_path, **env)
-        assert code == 0, err
-        assert (await _atto("sessions", "rm", "bob", cwd=tmp_path, **env))[0] == 0
-        assert (await _atto("sessions", "rm", "bob", cwd=tmp_path, **env))[0] == 5
-        assert (await _atto("dlq", "ls", "--json", cwd=tmp_path, **env))[0] == 0
-    finally:
-        worker.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(60):
-            _, rest = await worker.communicate()
-    assert worker.returncode == 0
-    text = b"".join(logs) + rest
-    assert b"CANARY" not in text
-    assert all(json.loads(line)["event"] for line in text.splitlines())
+        worker.process.send_signal(signal.SIGTERM)
+        assert await worker.ended() == 0
+    assert "CANARY" not in "".join(worker.lines)
+    assert all(json.loads(line)["event"] for line in worker.lines)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [(("--help",), 0), (("nonsense",), 2), (("worker", "nowhere:agent"), 1), (("completion", "bash"), 0)],
-)
+async def test_sessions_are_exported_and_imported(here: Path, env: dict[str, str]):
+    async with background("worker", "app:agent", cwd=here, **env) as worker:
+        await worker.until("owns")
+        for session in ("ann", "bob@x"):
+            assert (await atto("run", session, "hi", cwd=here, **env))[0] == 0
+        worker.process.send_signal(signal.SIGTERM)
+        assert await worker.ended() == 0
+    _, out, err = await atto("sessions", "export", "ann", cwd=here, **env)
+    (here / "ann.jsonl").write_text(out)
+    assert (await atto("sessions", "import", "ann.jsonl", "--name", "eve", cwd=here, **env))[0] == 0, err
+    _, again, _ = await atto("sessions", "export", "eve", cwd=here, **env)
+    assert again.splitlines()[1:] == out.splitlines()[1:]
+    assert (await atto("sessions", "rm", "eve", cwd=here, **env))[0] == 0
+    assert (await atto("sessions", "rm", "eve", cwd=here, **env))[0] == 5
+
+    code, out, err = await atto("sessions", "export", "--all-to", "kept", "--json", cwd=here, **env)
+    assert (code, json.loads(out)) == (0, {"exported": 2}), err
+    assert sorted(file.name for file in (here / "kept").iterdir()) == ["ann.jsonl", "bob=40x.jsonl"]
+    store = ("--store", "sqlite:///copy.db")
+    code, out, err = await atto("sessions", "import", "kept", *store, cwd=here, **env)
+    assert (code, out.split()) == (0, ["ann", "bob@x"]), err
+    code, _, err = await atto("sessions", "import", "kept", *store, cwd=here, **env)
+    assert (code, "'ann'" in err) == (5, True)
+
+
+@pytest.mark.parametrize("flags", [(), ("ann", "--all-to", "x")])
+async def test_what_to_export_is_said_once(flags: tuple[str, ...], tmp_path: Path):
+    assert (await atto("sessions", "export", *flags, cwd=tmp_path))[0] == 2
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(("--help",), 0), (("nonsense",), 2), (("--version",), 0)])
 async def test_exit_codes(arguments: tuple[str, ...], code: int, tmp_path: Path):
-    assert (await _atto(*arguments, cwd=tmp_path))[0] == code
-
-
-async def test_an_error_is_one_json_object(tmp_path: Path):
-    code, _, err = await _atto("sessions", "rm", "x", "--store", "ftp://x", "--json", cwd=tmp_path)
-    assert (code, json.loads(err)["error"]["code"]) == (1, "unknown_store")
+    assert (await atto(*arguments, cwd=tmp_path))[0] == code
 
 
 async def test_a_flag_wins_over_the_environment_which_wins_over_the_file(tmp_path: Path):
     async def store_error(*flags: str, **environment: str) -> str:
-        return (await _atto("sessions", "ls", *flags, cwd=tmp_path, **environment))[2]
+        return (await atto("sessions", "ls", *flags, cwd=tmp_path, **environment))[2]
 
     (tmp_path / "atto.toml").write_text('store = "toml://x"\n')
     assert "'toml'" in await store_error()
@@ -122,6 +82,27 @@ async def test_a_flag_wins_over_the_environment_which_wins_over_the_file(tmp_pat
     assert "'flag'" in await store_error("--store", "flag://x", ATTO_STORE="env://x")
 
 
-async def test_no_broker_is_code_3_and_one_line(tmp_path: Path):
-    code, _, err = await _atto("run", "ann", "hi", "--nats", "nats://127.0.0.1:1", cwd=tmp_path)
-    assert (code, err.count("\n")) == (3, 1)
+async def test_bash_completes_commands_and_options(tmp_path: Path):
+    _, script, _ = await atto("completion", "bash", cwd=tmp_path)
+    (tmp_path / "completion").write_text(script)
+    (tmp_path / "try").write_text(
+        "source ./completion; function=$(complete -p atto | sed 's/.*-F \\([^ ]*\\).*/\\1/')\n"
+        'try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}\n'
+        'COMPREPLY=(); $function atto "${@: -1}" "${@: -2:1}"; echo "${COMPREPLY[@]}"; }\n'
+        "try atto sess; try atto sessions ex; try atto worker --conc\n"
+    )
+    bash = await asyncio.create_subprocess_exec(
+        "bash", "try", cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await bash.communicate()
+    assert out.decode().split() == ["sessions", "export", "--concurrency"], err.decode()
+
+
+async def test_help_is_quick(tmp_path: Path):
+    """Counted in modules, not in seconds: what is slow to load is loaded when it is used."""
+    script = "import sys; from atto_workers.cli.app import app; print(*sys.modules)"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    modules = (await process.communicate())[0].decode().split()
+    assert not {"structlog", "prompt_toolkit", "watchfiles", "asyncpg", "openai"} & set(modules)

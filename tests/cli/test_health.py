@@ -1,6 +1,7 @@
 """The health endpoints are answered by a thread, so a blocked event loop is noticed."""
 
 import asyncio
+import json
 import threading
 import time
 import urllib.error
@@ -8,7 +9,13 @@ import urllib.request
 
 import pytest
 
-from atto_workers import health
+from atto.broker.jetstream import JetStream
+from atto.protocol.errors import StoreUnavailable
+from atto.protocol.sessions import Snapshot
+from atto.stores import MemoryStore
+from atto_workers import Topology, health
+from atto_workers.ownership import Ownership, Tenure
+from tests.integration.conftest import worker  # noqa: F401 - a fixture
 
 
 def _get(port: int, path: str) -> int:
@@ -28,6 +35,77 @@ async def test_not_ready_is_503_and_alive_is_200():
         assert await asyncio.to_thread(_get, port, "/readyz") == 503
         assert await asyncio.to_thread(_get, port, "/healthz") == 200
         assert await asyncio.to_thread(_get, port, "/") == 404
+
+
+async def test_a_question_that_raises_is_answered_no():
+    async def unready() -> str | None:
+        raise KeyError("store")
+
+    async with health.health_server(0, unready, alive=unready) as port:
+        assert await asyncio.to_thread(_get, port, "/readyz") == 503
+        assert await asyncio.to_thread(_get, port, "/healthz") == 503
+
+
+async def test_a_worker_whose_store_raises_anything_is_not_ready(worker):  # noqa: F811
+    class Broken(MemoryStore):
+        error: Exception | None = None
+
+        async def load(self, session: str) -> Snapshot | None:
+            if self.error is not None:
+                raise self.error
+            return await super().load(session)
+
+    store = Broken()
+    running = worker("hi", store=store)
+    assert await running.unready() is not None
+    async with running:
+        assert await running.unready() is None
+        for error in (StoreUnavailable("away"), RuntimeError("a user's own")):
+            store.error = error
+            assert type(error).__name__ in (await running.unready() or "")
+    assert await running.unready() is not None
+
+
+async def test_a_worker_is_not_ready_without_its_share_but_need_not_wait_for_what_others_hold(
+    worker,  # noqa: F811
+    jetstream: JetStream,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    async with worker("hi") as first:
+        async with worker("hi") as second:
+            assert first.partitions == set(range(4))  # it has not heard of the second one yet
+            assert await second.unready() is None
+        taken = Ownership.claim
+
+        async def refused(self: Ownership, partition: int | None) -> Tenure | None:
+            return None if partition == 3 else await taken(self, partition)
+
+        monkeypatch.setattr(Ownership, "claim", refused)
+        jetstream_names = await jetstream.api(f"CONSUMER.NAMES.{namespace}-TURNS")
+        [mine] = [name for name in json.loads(jetstream_names)["consumers"] if name.startswith("p3-")]
+        await jetstream.api(f"CONSUMER.DELETE.{namespace}-TURNS.{mine}")
+        async with asyncio.timeout(10):
+            while await first.unready() is None:
+                await asyncio.sleep(0.01)
+        assert "1 partitions" in (await first.unready() or "")
+        monkeypatch.undo()
+        async with asyncio.timeout(10):
+            while await first.unready() is not None:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_takeover_is_one_line(worker, jetstream: JetStream, namespace: str, caplog):  # noqa: F811
+    topology = Topology(namespace, partitions=4)
+    await topology.declare(jetstream)
+    dead = Ownership(jetstream, topology.subjects, "feedbeef", max_ack_pending=1, replicas=1)
+    for partition in range(3):
+        await dead.claim(partition)
+    caplog.set_level("INFO", logger="atto.worker")
+    async with worker("hi") as running:
+        assert running.partitions == set(range(4))
+    lines = [record.message for record in caplog.records if "over from" in record.message]
+    assert lines == [f"{running.id} takes 3 partitions over from feedbeef: p0, p1, p2"]
 
 
 async def test_a_blocked_loop_is_not_healthy(monkeypatch: pytest.MonkeyPatch):

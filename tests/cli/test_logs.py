@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from atto.protocol.errors import StoreUnavailable
 from atto_workers.logs import configure_logs
 from atto_workers.turn_context import turn_context
 
@@ -27,6 +28,25 @@ def test_a_line_names_its_turn(capsys: pytest.CaptureFixture[str]):
     assert {k: line[k] for k in ("event", "session", "run", "partition", "attempt")} == {
         "event": "said", "session": "ann", "run": "r", "partition": 3, "attempt": 2,
     }  # fmt: skip
+
+
+def _raised(said: str) -> Exception:
+    """A group and a cause: whatever a traceback can hold."""
+    try:
+        raise KeyError(f"error {said}") from TypeError(f"cause {said}")  # noqa: TRY301
+    except KeyError as error:
+        return ExceptionGroup(f"group {said}", [error, StoreUnavailable("the disk is full")])
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_traceback_does_not_say_what_exceptions_say(as_json: bool, capsys: pytest.CaptureFixture[str]):
+    configure_logs(level="debug", as_json=as_json)
+    said = f"{'PROMPT'}-{'CANARY'}"
+    logging.getLogger("atto.worker").error("failed", exc_info=_raised(said))
+    text = capsys.readouterr().err
+    assert said not in text
+    for name in ("TypeError", "KeyError", "ExceptionGroup", "_raised", "StoreUnavailable: the disk is full"):
+        assert name in text
 
 
 @pytest.mark.parametrize("as_json", [True, False])

@@ -256,8 +256,11 @@ async def test_a_key_for_each_request(server, ask):
         server.reply(*stream(started(), *say(0, "ok"), *ended()))
         await ask(model)
     await model.aclose()
-    sent = [request.headers["x-api-key"] for request in server.requests]
-    assert sent == ["first-key-0123456789", "second-key-0123456789"]
+    sent = [
+        {value for name, value in request.headers.items() if name in {"authorization", "x-api-key"}}
+        for request in server.requests
+    ]
+    assert sent == [{"Bearer first-key-0123456789"}, {"Bearer second-key-0123456789"}]  # no other credential
     assert "traceparent" not in server.requests[0].headers
 
 

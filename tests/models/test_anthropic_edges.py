@@ -8,10 +8,17 @@ from atto.models.anthropic import Anthropic
 from atto.models.anthropic_request import messages_body
 from atto.models.base import ModelRequest
 from atto.protocol.errors import ModelError
-from atto.protocol.messages import Message, TextPart
+from atto.protocol.messages import (
+    ImagePart,
+    Message,
+    Origin,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 from atto.testing.model_server import ModelServer
 
-from .anthropic_payloads import begun, delta, ended, over, refusal, say, started, stream
+from .anthropic_payloads import ask_for, begun, delta, ended, over, refusal, say, started, stream
 
 CANARY = "canary-token-98765"
 
@@ -78,3 +85,51 @@ async def test_a_fresh_key_that_cannot_be_sent_is_not_told(server, ask):
     assert CANARY not in str(caught.value)
     assert not caught.value.transient
     await model.aclose()
+
+
+async def test_white_space_is_not_sent_again(server, model, ask):
+    events = (*say(0, "\n\n"), *say(1, " ", citations=[{}]), *ask_for(2, "a", "look"))
+    server.reply(*stream(started(), *events, *ended("tool_use")))
+    answer = (await ask(model)).message
+    request = ModelRequest(messages=(Message.user(" \n"), Message.user("hi"), answer), instruction=" ")
+    body = messages_body(request, origin=model.origin, max_tokens=9, options={})
+    assert body["messages"][0]["content"] == [{"type": "text", "text": "hi"}]
+    assert [block["type"] for block in body["messages"][1]["content"]] == ["tool_use"]
+    assert "system" not in body
+
+
+def test_the_result_of_a_failed_call_is_text_only():
+    seen = (TextPart("bad"), ImagePart(data=b"a", media_type="image/png"))
+    said = (
+        Message.user("hi"),
+        Message("assistant", (ToolCallPart("a", "look"),), Origin("other", "m")),
+        Message("tool", (ToolResultPart("a", "look", seen, is_error=True),)),
+    )
+    request = ModelRequest(messages=said)
+    body = messages_body(request, origin=Origin("anthropic", "claude"), max_tokens=9, options={})
+    (result,) = body["messages"][2]["content"]
+    assert result["is_error"]
+    assert result["content"].startswith("bad\n[image, image/png")
+
+
+@pytest.mark.parametrize(
+    "novel",
+    [
+        {"type": "novel", "content": {"x": 1}, "index": "a"},
+        {"type": "ping", "index": None},
+        {"type": "novel", "delta": "x", "message": "y"},
+        delta(0, "novel_delta", text={"x": 1}),
+    ],
+)
+async def test_what_is_not_known_may_hold_anything(server, model, ask, novel):
+    first, *rest = say(0, "a")
+    server.reply(*stream(started(), first, novel, *rest, *ended()))
+    assert (await ask(model)).message.text == "a"
+
+
+async def test_what_is_known_must_make_sense(server, model, ask):
+    first, *rest = say(0, "a")
+    server.reply(*stream(started(), first, delta(0, "text_delta", text={"x": 1}), *rest, *ended()))
+    with pytest.raises(ModelError, match="not valid") as caught:
+        await ask(model)
+    assert caught.value.transient

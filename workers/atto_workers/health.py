@@ -12,12 +12,17 @@ PATIENCE = 2.0
 
 @asynccontextmanager
 async def health_server(
-    port: int, unready: Callable[[], Awaitable[str | None]], *, host: str = "127.0.0.1"
+    port: int,
+    unready: Callable[[], Awaitable[str | None]],
+    *,
+    alive: Callable[[], Awaitable[str | None]] | None = None,
+    host: str = "127.0.0.1",
 ) -> AsyncGenerator[int]:
     """Serves both endpoints until it is left, and yields the port (0 takes a free one).
 
-    `/healthz` is 200 while the event loop answers within `PATIENCE`; `/readyz` is 200 when `unready` returns
-    None, else 503 with the reason. Raises `OSError` if the port is taken.
+    `/healthz` is 200 while the event loop answers within `PATIENCE` (and `alive` returns None); `/readyz` is
+    200 when `unready` returns None. Else it is 503 with the reason, also if the question raises. Raises
+    `OSError` if the port is taken.
     """
     loop = asyncio.get_running_loop()
 
@@ -26,7 +31,7 @@ async def health_server(
             if self.path not in {"/healthz", "/readyz"}:
                 self._answer(404, "there are /healthz and /readyz")
                 return
-            problem = _asked(loop, unready if self.path == "/readyz" else _alive)
+            problem = _asked(loop, unready if self.path == "/readyz" else alive or _alive)
             self._answer(200 if problem is None else 503, problem or "ok")
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
@@ -69,3 +74,5 @@ def _asked(loop: asyncio.AbstractEventLoop, question: Callable[[], Awaitable[str
     except TimeoutError:
         answer.cancel()
         return f"no answer from the event loop within {PATIENCE:g} s"
+    except Exception as error:  # noqa: BLE001 - whatever it is, the answer is no
+        return f"{type(error).__name__} when asked"

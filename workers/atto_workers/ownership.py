@@ -65,6 +65,17 @@ def label(partition: PartitionKey) -> str:
     return STRAY if partition is None else f"p{partition}"
 
 
+def owned_by(consumer: str) -> tuple[PartitionKey, Owner] | None:
+    """What a consumer's name tells; None if it is of another kind."""
+    owned, _, rest = consumer.partition("-")
+    worker, _, _ = rest.partition("-")
+    if owned == STRAY:
+        return None, Owner(worker, consumer)
+    if owned[:1] == "p" and owned[1:].isdecimal():
+        return int(owned[1:]), Owner(worker, consumer)
+    return None
+
+
 class Ownership:
     """Claims and releases partitions for one worker."""
 
@@ -98,12 +109,9 @@ class Ownership:
             page = _names.decode(reply)
             names = page.consumers or []
             for name in names:
-                owned, _, rest = name.partition("-")
-                worker, _, _ = rest.partition("-")
-                if owned == STRAY:
-                    found[None] = Owner(worker, name)
-                elif owned[:1] == "p" and owned[1:].isdecimal():
-                    found[int(owned[1:])] = Owner(worker, name)
+                if (known := owned_by(name)) is not None:
+                    partition, owner = known
+                    found[partition] = owner
             seen += len(names)
             if not names or seen >= page.total:
                 return found

@@ -105,7 +105,8 @@ class Runtime:
                 Client(self._url, namespace=self._namespace, **self._options)
             )
             if broker is not None:
-                stack.callback(asyncio.create_task(_watch(broker, self._client), name="broker watch").cancel)
+                watch = asyncio.create_task(watch_broker(broker, self._client), name="broker watch")
+                stack.callback(watch.cancel)
             self._stack = stack.pop_all()
         return self
 
@@ -156,7 +157,7 @@ class Runtime:
         return await self.client.snapshot(session)
 
 
-async def _watch(broker: EmbeddedBroker, client: Client) -> None:
+async def watch_broker(broker: EmbeddedBroker, client: Client) -> None:
     """Whoever listens to a run must learn that nothing will come any more."""
     await broker.ended()
     client.fail(

@@ -178,7 +178,9 @@ class Steward:
             return
         for owner in {owner.worker for owner in vacant.values() if owner is not None}:
             taken = [label(key) for key, held in vacant.items() if held is not None and held.worker == owner]
-            _log.info("%s takes %d partitions over from %s: %s", self._worker, len(taken), owner, ", ".join(taken))
+            _log.info(
+                "%s takes %d partitions over from %s: %s", self._worker, len(taken), owner, ", ".join(taken)
+            )
         tenures = await asyncio.gather(
             *(self._claim(*item) for item in vacant.items()), return_exceptions=True
         )

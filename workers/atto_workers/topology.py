@@ -17,7 +17,7 @@ EVENTS_MAX_AGE = 24 * 3600
 
 _SECOND = 1_000_000_000
 PARTITIONS_KEY = "atto-partitions"
-_MINIMUM_SERVER = (2, 11)
+MINIMUM_SERVER = (2, 11)
 _NAME_IN_USE = 10058
 
 
@@ -206,7 +206,7 @@ class Topology:
 
 async def _check_server(jetstream: JetStream) -> None:
     version = jetstream.connection.connected_server_version
-    if (version.major, version.minor) < _MINIMUM_SERVER:
+    if (version.major, version.minor) < MINIMUM_SERVER:
         raise BrokerUnavailable(f"the broker is nats-server {version}: atto needs 2.11 or newer")
     try:
         await jetstream.api("INFO")

@@ -290,6 +290,7 @@ class Worker:
         """After a reconnect: pulls are gone, cancellations may have been missed, ids forgotten."""
         connection = jetstream.connection
         reconnects = connection.stats["reconnects"]
+        is_behind = False
         while True:
             try:
                 async with asyncio.timeout(WATCH_PERIOD):
@@ -297,17 +298,16 @@ class Worker:
             except TimeoutError:
                 pass
             self._reconnected.clear()
-            if connection.stats["reconnects"] == reconnects or self._intake is None:
-                continue
-            jetstream.reconnected()
-            outbox.reconnected()
-            self._intake.reconnected()
-            self._look()
-            try:
-                await cancels.catch_up()
-            except (BrokerUnavailable, BrokerRefused):
-                continue  # again, since the count is still the old one
-            reconnects = connection.stats["reconnects"]
+            if connection.stats["reconnects"] != reconnects and self._intake is not None:
+                reconnects, is_behind = connection.stats["reconnects"], True
+                jetstream.reconnected()
+                outbox.reconnected()
+                self._intake.reconnected()
+                self._look()
+            if is_behind:
+                with contextlib.suppress(BrokerUnavailable, BrokerRefused):
+                    await cancels.catch_up()
+                    is_behind = False
 
     async def _passivate(self) -> None:
         while True:

@@ -2,39 +2,56 @@
 
 import os
 import sys
-from typing import Literal
+from typing import Any, Literal
 
-import msgspec
 from cyclopts import App, CycloptsError
 from cyclopts.config import Env, Toml
 
-from atto.protocol.errors import AttoError
-from atto_workers.cli import letters, runs, sessions, worker
-from atto_workers.cli.exits import INTERRUPTED, USAGE, exit_code
+from atto_workers.cli import chat, doctor, letters, runs, sessions, watching, worker
+from atto_workers.cli.exits import INTERRUPTED, USAGE, Unusable
+from atto_workers.cli.failures import report, tell
+from atto_workers.cli.options import OUTPUT, Output
 
-app = App(
-    name="atto",
-    help="Durable sessions of LLM agents over NATS JetStream.",
-    config=[
-        Env("ATTO_", command=False),
-        Toml(
-            os.environ.get("ATTO_CONFIG", "atto.toml"),
-            use_commands_as_keys=False,
-            allow_unknown=True,
-            must_exist="ATTO_CONFIG" in os.environ,
-        ),
-    ],
-    exit_on_error=False,
-    print_error=False,
-    result_action="return_value",
-)
+
+def _app(name: str, **settings: Any) -> App:
+    return App(
+        name=name,
+        config=[
+            Env("ATTO_", command=False),
+            Toml(
+                os.environ.get("ATTO_CONFIG", "atto.toml"),
+                use_commands_as_keys=False,
+                allow_unknown=True,
+                must_exist="ATTO_CONFIG" in os.environ,
+            ),
+        ],
+        exit_on_error=False,
+        print_error=False,
+        result_action="return_value",
+        **settings,
+    )
+
+
+app = _app("atto", help="Durable sessions of LLM agents over NATS JetStream.")
+app.command(chat.dev)
 app.command(worker.worker)
 app.command(runs.run)
 app.command(runs.attach)
 app.command(runs.cancel)
 app.command(sessions.app)
+app.command(watching.workers)
+app.command(watching.partitions)
 app.command(letters.app)
+app.command(doctor.doctor)
 app.register_install_completion_command()
+
+# Whether errors are JSON is to be known of a command line that cannot be parsed, too.
+_flags = _app("flags", help_flags=[], version_flags=[])
+
+
+@_flags.default
+def _given(*, output: Output = OUTPUT) -> Output:
+    return output
 
 
 @app.command
@@ -45,23 +62,27 @@ def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs one command and returns its exit code; an error is one line, or one JSON object with `--json`."""
+    output = OUTPUT
     try:
+        output = _output(arguments)
         return app(arguments) or 0
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or the interpreter complains at its end
+        return 0
     except CycloptsError as error:
-        _tell(arguments, "usage", str(error))
+        tell(output, "usage", str(error))
         return USAGE
-    except (AttoError, OSError, ValueError) as error:
-        if os.environ.get("ATTO_DEBUG"):
-            raise
-        _tell(arguments, error.code if isinstance(error, AttoError) else "error", str(error))
-        return exit_code(error)
+    except Exception as error:  # noqa: BLE001 - the one place where an error becomes an exit code
+        return report(error, output)
 
 
-def _tell(arguments: list[str], code: str, message: str) -> None:
-    if "--json" in arguments:
-        line = msgspec.json.encode({"error": {"code": code, "message": message}}).decode()
-    else:
-        line = f"atto: {' '.join(message.split())}"
-    print(line, file=sys.stderr)  # noqa: T201 - what the command has to say
+def _output(arguments: list[str]) -> Output:
+    try:
+        _, bound, _, _ = _flags.parse_known_args(arguments)
+    except (OSError, ValueError) as error:  # the file of settings
+        raise Unusable(f"{os.environ.get('ATTO_CONFIG', 'atto.toml')}: {error}") from error
+    return bound.arguments.get("output", OUTPUT)

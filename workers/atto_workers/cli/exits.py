@@ -1,12 +1,19 @@
 """Exit codes, as docs/cli.md lists them."""
 
+from typing import cast
+
 from atto.protocol.errors import (
+    BrokerFailed,
+    BrokerNotFound,
     BrokerRefused,
     BrokerUnavailable,
     NoWorkers,
+    PostgresRefused,
     StoreError,
+    StoreMismatch,
     TopologyMismatch,
     TopologyMissing,
+    UnknownStore,
 )
 
 FAILED = 1
@@ -17,10 +24,33 @@ STORE = 5
 INTERRUPTED = 130
 
 
-def exit_code(error: Exception) -> int:
+class Unusable(ValueError):
+    """An argument that cannot be used, as found out when it was: an agent that cannot be loaded."""
+
+
+def exit_code(error: BaseException) -> int:
     """The code for an error that ended a command."""
-    if isinstance(error, (BrokerUnavailable, BrokerRefused)):
-        return BROKER
-    if isinstance(error, (NoWorkers, TopologyMissing, TopologyMismatch)):
-        return NAMESPACE
-    return STORE if isinstance(error, StoreError) else FAILED
+    match error:
+        case Unusable() | UnknownStore():
+            return USAGE
+        case BrokerUnavailable() | BrokerRefused() | BrokerNotFound() | BrokerFailed():
+            return BROKER
+        case NoWorkers() | TopologyMissing() | TopologyMismatch():
+            return NAMESPACE
+        case StoreError() | StoreMismatch() | PostgresRefused():
+            return STORE
+        case _:
+            return FAILED
+
+
+def cause(error: BaseException) -> BaseException:
+    """What to tell of an error: of a group, the first that has a code of its own, else the first."""
+    leaves = _leaves(error)
+    return next((leaf for leaf in leaves if exit_code(leaf) != FAILED), leaves[0])
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    return [leaf for member in group.exceptions for leaf in _leaves(member)]

@@ -6,28 +6,27 @@ import msgspec
 from cyclopts import App
 
 from atto.protocol.errors import DeadLetterUnusable
-from atto_workers.cli.options import BROKER, Broker, show
-from atto_workers.cli.runs import Json
+from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output
 from atto_workers.dead_letters import DeadLetters
 
 app = App(name="dlq", help="Turns that could not be run.")
 
 
 @app.command
-def ls(*, session: str | None = None, broker: Broker = BROKER, as_json: Json = False) -> None:
+def ls(*, session: str | None = None, broker: Broker = BROKER, output: Output = OUTPUT) -> None:
     """Lists the dead letters, oldest first."""
 
     async def work() -> None:
         async with DeadLetters.of(broker.nats, namespace=broker.namespace, **broker.options()) as letters:
             async for letter in letters.list(session):
                 line = f"{letter.number}  {letter.code}  {letter.token}  {letter.reason}"
-                show(msgspec.structs.replace(letter, body=b""), line, as_json=as_json)
+                output.show(msgspec.structs.replace(letter, body=b""), line)
 
     asyncio.run(work())
 
 
 @app.command(name="show")
-def show_(number: int, *, broker: Broker = BROKER, as_json: Json = False) -> None:
+def show_(number: int, *, broker: Broker = BROKER, output: Output = OUTPUT) -> None:
     """Shows a dead letter with its turn (`body` is base64 in JSON)."""
 
     async def work() -> None:
@@ -35,13 +34,13 @@ def show_(number: int, *, broker: Broker = BROKER, as_json: Json = False) -> Non
             letter = await letters.show(number)
         if letter is None:
             raise DeadLetterUnusable(f"there is no dead letter {number}")
-        show(letter, f"{letter.code}: {letter.reason}\n{letter.body!r}", as_json=as_json)
+        output.show(letter, f"{letter.code}: {letter.reason}\n{letter.body!r}")
 
     asyncio.run(work())
 
 
 @app.command
-def requeue(number: int, *, broker: Broker = BROKER, as_json: Json = False) -> None:
+def requeue(number: int, *, broker: Broker = BROKER, output: Output = OUTPUT) -> None:
     """Submits the turn again, as a new run."""
 
     async def work() -> str:
@@ -49,11 +48,11 @@ def requeue(number: int, *, broker: Broker = BROKER, as_json: Json = False) -> N
             return await letters.requeue(number)
 
     run_id = asyncio.run(work())
-    show({"run_id": run_id}, run_id, as_json=as_json)
+    output.show({"run_id": run_id}, run_id)
 
 
 @app.command
-def drop(number: int, *, broker: Broker = BROKER, as_json: Json = False) -> None:
+def drop(number: int, *, broker: Broker = BROKER, output: Output = OUTPUT) -> None:
     """Removes a dead letter for good."""
 
     async def work() -> None:
@@ -61,4 +60,4 @@ def drop(number: int, *, broker: Broker = BROKER, as_json: Json = False) -> None
             await letters.drop(number)
 
     asyncio.run(work())
-    show({"number": number}, f"dropped {number}", as_json=as_json)
+    output.show({"number": number}, f"dropped {number}")

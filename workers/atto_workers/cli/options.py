@@ -1,13 +1,17 @@
 """Options that commands share, and what they print."""
 
 import ssl
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
 
-from atto.broker.connection import DEFAULT_SERVER
+from atto.broker.connection import DEFAULT_SERVER, connected
+from atto.broker.jetstream import JetStream
 
 
 @Parameter(name="*")
@@ -34,6 +38,8 @@ class Broker:
     "Its key."
     inbox_prefix: str | None = None
     "Prefix of inboxes, if the permissions ask for one."
+    connect_timeout: float = 10.0
+    "Seconds within which the broker must be reached."
 
     def options(self) -> dict[str, Any]:
         """Those of `nats.connect`. Raises `OSError` for files that cannot be read."""
@@ -43,6 +49,7 @@ class Broker:
             "user": self.user,
             "password": self.password,
             "inbox_prefix": self.inbox_prefix,
+            "connect_timeout": self.connect_timeout,
         }
         if self.tls_ca or self.tls_cert:
             context = ssl.create_default_context(cafile=self.tls_ca)
@@ -51,10 +58,42 @@ class Broker:
             given["tls"] = context
         return {name: value for name, value in given.items() if value is not None}
 
+    @asynccontextmanager
+    async def jetstream(self, **options: Any) -> AsyncGenerator[JetStream]:
+        """A connection of this command's own; `options` as of `connected`. Raises `BrokerUnavailable`."""
+        arguments: dict[str, Any] = {"name": "atto-cli", **self.options(), **options}
+        async with (
+            connected(self.nats, on_reconnect=lambda: None, **arguments) as connection,
+            JetStream(connection) as jetstream,
+        ):
+            yield jetstream
+
 
 BROKER = Broker()
 
 
-def show(value: Any, text: str, *, as_json: bool) -> None:
-    """One line on stdout: JSON, or text for people."""
-    print(msgspec.json.encode(value).decode() if as_json else text, flush=True)  # noqa: T201
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What is printed, and how."""
+
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False
+    "JSON, one object a line; errors too."
+    debug: Annotated[bool, Parameter(negative="")] = False
+    "Tracebacks of errors."
+
+    def show(self, value: Any, text: str) -> None:
+        """One line on stdout: JSON, or text for people."""
+        print(msgspec.json.encode(value).decode() if self.as_json else text, flush=True)  # noqa: T201
+
+
+OUTPUT = Output()
+
+
+def note(text: str) -> None:
+    """What the command itself says to people, on stderr: stdout is for what was asked."""
+    print(text if text.startswith("atto: ") else f"[{text}]", file=sys.stderr, flush=True)  # noqa: T201
+
+
+Agent = Annotated[str, Parameter(help="The agent, as module:variable; app:agent is `agent` in app.py.")]
+Store = Annotated[str, Parameter(help="Where sessions are kept: nats-kv, postgres://…, sqlite:///FILE.")]

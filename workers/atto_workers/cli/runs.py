@@ -1,50 +1,38 @@
 """`atto run`, `atto attach`, `atto cancel`."""
 
 import asyncio
-from typing import Annotated
+import shlex
 
-from cyclopts import Parameter
-from rich.console import Console
-
-from atto.protocol.events import (
-    AnyEvent,
-    RunCancelled,
-    RunCompleted,
-    RunFailed,
-    TextDelta,
-    ToolCompleted,
-    ToolStarted,
-)
+from atto.protocol.events import AnyEvent, RunCompleted
 from atto_client import Client, Run
 from atto_workers.cli.exits import FAILED
-from atto_workers.cli.options import BROKER, Broker, show
+from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, note
+from atto_workers.cli.transcript import Transcript
 
-Json = Annotated[bool, Parameter(name="--json", negative="")]
 
-
-def run(session: str, text: str, *, broker: Broker = BROKER, as_json: Json = False) -> int:
+def run(session: str, text: str, *, broker: Broker = BROKER, output: Output = OUTPUT) -> int:
     """Submits a turn and prints what comes of it. 0 if it completed, 1 if not."""
 
     async def work() -> int:
         async with Client(broker.nats, namespace=broker.namespace, **broker.options()) as client:
-            return await _printed(await client.submit(session, text), as_json=as_json)
+            return await printed(await client.submit(session, text), output)
 
     return asyncio.run(work())
 
 
 def attach(
-    session: str, run_id: str, *, after: int = 0, broker: Broker = BROKER, as_json: Json = False
+    session: str, run_id: str, *, after: int = 0, broker: Broker = BROKER, output: Output = OUTPUT
 ) -> int:
     """Prints the events of a run, those past and those to come."""
 
     async def work() -> int:
         async with Client(broker.nats, namespace=broker.namespace, **broker.options()) as client:
-            return await _printed(client.attach(session, run_id, after=after), as_json=as_json)
+            return await printed(client.attach(session, run_id, after=after), output)
 
     return asyncio.run(work())
 
 
-def cancel(session: str, run_id: str, *, broker: Broker = BROKER, as_json: Json = False) -> int:
+def cancel(session: str, run_id: str, *, broker: Broker = BROKER, output: Output = OUTPUT) -> int:
     """Asks for a run to be cancelled; no-op if it has ended."""
 
     async def work() -> None:
@@ -52,34 +40,22 @@ def cancel(session: str, run_id: str, *, broker: Broker = BROKER, as_json: Json 
             await client.cancel(session, run_id)
 
     asyncio.run(work())
-    show({"session": session, "run_id": run_id}, f"cancellation of {run_id} sent", as_json=as_json)
+    output.show({"session": session, "run_id": run_id}, f"cancellation of {run_id} sent")
     return 0
 
 
-async def _printed(run: Run, *, as_json: bool) -> int:
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+async def printed(run: Run, output: Output) -> int:
+    """Prints a run to its end; the exit code."""
+    transcript = Transcript()
     last: AnyEvent | None = None
-    async for last in run:
-        if as_json:
-            show(last, "", as_json=True)
-        else:
-            _print(console, last)
+    try:
+        async for last in run:
+            if output.as_json:
+                output.show(last, "")
+            else:
+                transcript.show(last)
+    except asyncio.CancelledError:
+        where = f"{shlex.quote(run.session)} {run.run_id}"
+        note(f"the run goes on: atto attach {where}, or atto cancel {where}")
+        raise
     return 0 if isinstance(last, RunCompleted) else FAILED
-
-
-def _print(console: Console, event: AnyEvent) -> None:
-    match event:
-        case TextDelta():
-            console.print(event.text, end="")
-        case ToolStarted():
-            console.print(f"\n-> {event.call.name}", style="cyan")
-        case ToolCompleted():
-            console.print(f"<- {event.name}{' failed' if event.is_error else ''}", style="cyan")
-        case RunCompleted():
-            console.print()
-        case RunFailed():
-            console.print(f"\nthe run failed ({event.code}): {event.message}", style="red")
-        case RunCancelled():
-            console.print("\nthe run was cancelled", style="yellow")
-        case _:
-            pass

@@ -3,36 +3,42 @@
 import asyncio
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
-from atto.broker.connection import connected
-from atto.broker.jetstream import JetStream
 from atto.protocol.errors import NoSuchSession
+from atto.protocol.ids import encode_session
 from atto.stores import SessionStore, open_store
 from atto.stores.housekeeping import export_session, import_session
-from atto_workers.cli.options import BROKER, Broker, show
-from atto_workers.cli.runs import Json
+from atto_workers.cli.exits import Unusable
+from atto_workers.cli.history import told
+from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, Store
+from atto_workers.cli.progress import progress
 
 app = App(name="sessions", help="List, show, export, import and remove sessions.")
 
+_SUFFIX = ".jsonl"
+
 
 @app.command
-def ls(*, store: str = "nats-kv", broker: Broker = BROKER, as_json: Json = False) -> None:
+def ls(*, store: Store = "nats-kv", broker: Broker = BROKER, output: Output = OUTPUT) -> None:
     """Lists the sessions."""
 
     async def work() -> None:
         async with _opened(store, broker) as opened:
             async for session in opened.sessions():
-                show({"session": session}, session, as_json=as_json)
+                output.show({"session": session}, session)
 
     asyncio.run(work())
 
 
 @app.command(name="show")
-def show_(session: str, *, store: str = "nats-kv", broker: Broker = BROKER, as_json: Json = False) -> None:
+def show_(
+    session: str, *, store: Store = "nats-kv", broker: Broker = BROKER, output: Output = OUTPUT
+) -> None:
     """Shows what is committed to a session."""
 
     async def work() -> None:
@@ -41,46 +47,68 @@ def show_(session: str, *, store: str = "nats-kv", broker: Broker = BROKER, as_j
         if snapshot is None or snapshot.version == 0:
             raise NoSuchSession(f"there is no session {session!r}")
         lines = [f"version {snapshot.version}, {len(snapshot.messages)} messages"]
-        lines += [repr(message) for message in snapshot.messages]
-        show(snapshot, "\n".join(lines), as_json=as_json)
+        lines += [line for message in snapshot.messages for line in told(message)]
+        output.show(snapshot, "\n".join(lines))
 
     asyncio.run(work())
 
 
 @app.command
-def export(session: str, *, store: str = "nats-kv", broker: Broker = BROKER) -> None:
-    """Writes a session to stdout as JSON lines."""
+def export(
+    session: str | None = None,
+    *,
+    all_to: Annotated[Path | None, Parameter(help="A directory for all sessions; replaces files.")] = None,
+    store: Store = "nats-kv",
+    broker: Broker = BROKER,
+    output: Output = OUTPUT,
+) -> None:
+    """Writes a session to stdout as JSON lines, or all sessions to a directory, one file each."""
+    if (session is None) == (all_to is None):
+        raise Unusable("name a session, or a directory for all of them (--all-to)")
+    if all_to is not None:
+        all_to.mkdir(parents=True, exist_ok=True)
 
     async def work() -> None:
         async with _opened(store, broker) as opened:
-            async for line in export_session(opened, session):
-                sys.stdout.write(line.rstrip("\n") + "\n")
+            if session is not None:
+                async for line in export_session(opened, session):
+                    sys.stdout.write(line)
+            if all_to is not None:
+                count = await _export_all(opened, all_to)
+                output.show({"exported": count}, f"{count} sessions exported to {all_to}")
 
     asyncio.run(work())
 
 
 @app.command(name="import")
 def import_(
-    file: Path,
-    *,
-    name: str | None = None,
-    store: str = "nats-kv",
+    *sources: Path,
+    name: Annotated[str | None, Parameter(help="Another name for it, if it is one session.")] = None,
+    store: Store = "nats-kv",
     broker: Broker = BROKER,
-    as_json: Json = False,
+    output: Output = OUTPUT,
 ) -> None:
-    """Creates a session from an export."""
+    """Creates sessions from exports: files, or directories of them. None may be there already."""
+    files = [file for source in sources for file in _files(source)]
+    if not files:
+        raise Unusable("there is nothing to import: name files, or directories that hold some")
+    if name is not None and len(files) > 1:
+        raise Unusable(f"--name is for one session, not for {len(files)}")
 
     async def work() -> None:
-        with file.open(encoding="utf-8", newline="\n") as lines:
-            async with _opened(store, broker) as opened:
-                made = await import_session(opened, lines, session=name)
-        show({"session": made.session, "version": made.version}, made.session, as_json=as_json)
+        async with _opened(store, broker) as opened:
+            with progress("sessions imported", len(files)) as done:
+                for file in files:
+                    with file.open(encoding="utf-8", newline="\n") as lines:
+                        made = await import_session(opened, lines, session=name)
+                    output.show({"session": made.session, "version": made.version}, made.session)
+                    done()
 
     asyncio.run(work())
 
 
 @app.command
-def rm(session: str, *, store: str = "nats-kv", broker: Broker = BROKER, as_json: Json = False) -> None:
+def rm(session: str, *, store: Store = "nats-kv", broker: Broker = BROKER, output: Output = OUTPUT) -> None:
     """Removes a session for good."""
 
     async def work() -> bool:
@@ -89,7 +117,31 @@ def rm(session: str, *, store: str = "nats-kv", broker: Broker = BROKER, as_json
 
     if not asyncio.run(work()):
         raise NoSuchSession(f"there is no session {session!r}")
-    show({"session": session}, f"removed {session}", as_json=as_json)
+    output.show({"session": session}, f"removed {session}")
+
+
+async def _export_all(store: SessionStore, directory: Path) -> int:
+    """How many there were. A session that is deleted meanwhile is none of them."""
+    sessions = [session async for session in store.sessions()]
+    count = 0
+    with progress("sessions exported", len(sessions)) as done:
+        for session in sessions:
+            # Half a file must not look like an export: it gets its name when it is whole.
+            part = directory / f"{encode_session(session)}.part"
+            try:
+                with suppress(NoSuchSession), part.open("w", encoding="utf-8", newline="\n") as file:
+                    async for line in export_session(store, session):
+                        file.write(line)
+                    part.replace(part.with_suffix(_SUFFIX))
+                    count += 1
+            finally:
+                part.unlink(missing_ok=True)
+            done()
+    return count
+
+
+def _files(source: Path) -> list[Path]:
+    return sorted(source.glob(f"*{_SUFFIX}")) if source.is_dir() else [source]
 
 
 @asynccontextmanager
@@ -99,8 +151,7 @@ async def _opened(url: str, broker: Broker) -> AsyncGenerator[SessionStore]:
             yield store
         return
     async with (
-        connected(broker.nats, name="atto-cli", on_reconnect=lambda: None, **broker.options()) as connection,
-        JetStream(connection) as jetstream,
+        broker.jetstream() as jetstream,
         open_store(url, jetstream=jetstream, namespace=broker.namespace) as store,
     ):
         yield store

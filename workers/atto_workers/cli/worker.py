@@ -1,65 +1,103 @@
 """`atto worker`."""
 
 import asyncio
-import importlib
-import sys
 from contextlib import AsyncExitStack
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
-from atto.agents import Agent
-from atto_workers.cli.options import BROKER, Broker
-from atto_workers.health import health_server
+from cyclopts import Parameter
+
+from atto_workers.cli.exits import Unusable
+from atto_workers.cli.loading import load_agent
+from atto_workers.cli.options import BROKER, OUTPUT, Agent, Broker, Output, Store
 from atto_workers.logs import configure_logs
 from atto_workers.worker import Worker
 
+LogFormat = Literal["console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """What makes a worker, in a form that travels to another process."""
+
+    agent: str
+    broker: Broker = field(default_factory=Broker)
+    store: str = "nats-kv"
+    concurrency: int = 256
+    grace: float = 30.0
+    log_format: LogFormat = "console"
+    log_level: LogLevel = "info"
+    log_quotes: bool = False
+    output: Output = field(default_factory=Output)
+
+    def make(self) -> Worker:
+        """The worker, not yet entered, with logs configured. Raises `Unusable` if there is no such agent."""
+        configure_logs(level=self.log_level, as_json=self.log_format == "json", quotes=self.log_quotes)
+        return Worker(
+            load_agent(self.agent),
+            nats=self.broker.nats,
+            namespace=self.broker.namespace,
+            store=self.store,
+            concurrency=self.concurrency,
+            grace=self.grace,
+            **self.broker.options(),
+        )
+
 
 def worker(
-    agent: str,
+    agent: Agent,
     *,
     broker: Broker = BROKER,
-    store: str = "nats-kv",
-    concurrency: int = 256,
-    grace: float = 30.0,
-    health_port: int | None = None,
-    log_format: Literal["console", "json"] = "console",
-    log_level: Literal["debug", "info", "warning", "error"] = "info",
-) -> None:
+    store: Store = "nats-kv",
+    concurrency: Annotated[int, Parameter(help="Turns that run at one time, in each process.")] = 256,
+    processes: Annotated[int, Parameter(help="Worker processes; one that dies is started again.")] = 1,
+    grace: Annotated[float, Parameter(help="Seconds that running turns have when it stops.")] = 30.0,
+    health_port: Annotated[int | None, Parameter(help="Where /healthz and /readyz are answered.")] = None,
+    health_host: Annotated[str, Parameter(help="On which address; 0.0.0.0 in a container.")] = "127.0.0.1",
+    log_format: LogFormat = "console",
+    log_level: LogLevel = "info",
+    output: Output = OUTPUT,
+) -> int:
     """Runs turns of AGENT (`module:variable`) until SIGTERM or SIGINT, then drains."""
-    configure_logs(level=log_level, as_json=log_format == "json")
-    made = Worker(
-        _loaded(agent),
-        nats=broker.nats,
-        namespace=broker.namespace,
+    if processes < 1:
+        raise Unusable(f"processes must be at least 1, not {processes}")
+    settings = WorkerSettings(
+        agent=agent,
+        broker=broker,
         store=store,
         concurrency=concurrency,
         grace=grace,
-        **broker.options(),
+        log_format=log_format,
+        log_level=log_level,
+        output=output,
     )
+    if processes == 1:
+        _serve(settings, health_port, health_host)
+        return 0
+    from atto_workers.cli.fleet import serve_fleet  # noqa: PLC0415 - not needed by one process
+
+    configure_logs(level=log_level, as_json=log_format == "json")
+    return asyncio.run(serve_fleet(settings, processes, health_port, health_host))
+
+
+def _serve(settings: WorkerSettings, health_port: int | None, health_host: str) -> None:
+    from atto_workers.health import health_server  # noqa: PLC0415 - loads an HTTP server
+
+    made = settings.make()
 
     async def work() -> None:
         async with AsyncExitStack() as stack:
             if health_port is not None:
-                await stack.enter_async_context(health_server(health_port, made.unready))
+                await stack.enter_async_context(health_server(health_port, made.unready, host=health_host))
             await made.serve()
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=fast_loop()) as runner:
         runner.run(work())
 
 
-def _loaded(name: str) -> Agent:
-    """Raises `ValueError` for what names no agent."""
-    module, _, variable = name.partition(":")
-    sys.path.insert(0, "")
-    try:
-        agent = getattr(importlib.import_module(module), variable)
-    except (ModuleNotFoundError, AttributeError, ValueError) as error:
-        raise ValueError(f"cannot load {name!r}: {error}; write it as module:variable") from error
-    if not isinstance(agent, Agent):
-        raise ValueError(f"{name!r} is no Agent but a {type(agent).__name__}")  # noqa: TRY004 - not our caller's
-    return agent
-
-
-def _loop_factory() -> "type[asyncio.AbstractEventLoop] | None":
+def fast_loop() -> "type[asyncio.AbstractEventLoop] | None":
+    """uvloop's, if it is installed."""
     try:
         import uvloop  # noqa: PLC0415 - an extra
     except ModuleNotFoundError:

@@ -33,7 +33,8 @@ class ModelStream:
             raise
         except Exception as error:
             what = f"{type(self._model).__name__} raised {type(error).__name__}: {error}"
-            _log.warning("%s: %s", self._name, what, exc_info=error)
+            # Without what it says: it may quote the request. The run's last event has it.
+            _log.warning("%s: %s raised", self._name, type(self._model).__name__, exc_info=error)
             raise ModelError(f"{self._name}: {what}") from error
 
     async def _read(self, on_chunk: OnChunk) -> Assembled:

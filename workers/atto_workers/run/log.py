@@ -8,16 +8,17 @@ replicas each batch is acknowledged, for one that comes while they elect a leade
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 from functools import partial
 from weakref import WeakSet
 
 import nats.errors
 from nats.aio.client import Client as Connection
 
-from atto.broker.jetstream import JetStream
+from atto.broker.jetstream import MESSAGE_TOO_LARGE, JetStream
 from atto.protocol import codec
-from atto.protocol.errors import BrokerUnavailable
+from atto.protocol.errors import BrokerRefused, BrokerUnavailable
 from atto.protocol.events import AnyEvent
 from atto.protocol.turns import SCHEMA_VERSION
 
@@ -34,6 +35,8 @@ LATENESS = 8
 """How many times the loop's lateness a beat lasts, within these bounds."""
 PROMPT = 8
 """Runs of a worker that speak without waiting in one beat; beyond, it is busy."""
+
+_log = logging.getLogger("atto.worker")
 
 _HEADROOM = 4096
 """Bytes of a message left for the envelope and for the protocol line."""
@@ -147,7 +150,8 @@ class RunLog:
         self._limit = outbox.connection.max_payload - _HEADROOM
         self._repeats = False
         self._unstored: dict[int, bytes] = {}
-        self._all_stored = asyncio.Event()
+        self._acknowledged = asyncio.Event()
+        self._confirming = asyncio.Lock()
         outbox.open(self)
 
     @property
@@ -185,57 +189,65 @@ class RunLog:
                 await self._outbox.jetstream.publish_soon(self._subject, batch, partial(self._stored, number))
             else:
                 await self._outbox.connection.publish(self._subject, batch)
-        except (nats.errors.Error, BrokerUnavailable):
+        except (nats.errors.Error, BrokerUnavailable, BrokerRefused):
             self._generation = -1  # it is published again before the run ends
 
     def _stored(self, number: int) -> None:
         self._unstored.pop(number, None)
-        if not self._unstored:
-            self._all_stored.set()
+        self._acknowledged.set()
 
     async def confirm(self) -> None:
-        """Returns once the stream has all that was appended, however long the broker is away."""
+        """Returns once the stream has all that had been appended, however long the broker is away."""
         while not self._is_silenced():
             try:
-                await self._confirm_once()
-            except BrokerUnavailable:
+                async with self._confirming:
+                    await self._confirm_once()
+            except (BrokerUnavailable, BrokerRefused) as error:
+                # A stream that is full is as bad as one that is away, and as likely to come back.
+                if isinstance(error, BrokerRefused) and error.err_code == MESSAGE_TOO_LARGE:
+                    raise
+                _log.debug("events on %s: %s", self._subject, error)
                 await asyncio.sleep(RETRY_PAUSE)
             else:
                 return
 
     async def _confirm_once(self) -> None:
+        """What is appended meanwhile (by tools side by side) is another confirmation's matter."""
         stats = self._outbox.connection.stats
-        reconnects = stats["reconnects"]
-        if self._generation != reconnects:
-            await self._publish(*self._sent)
-            self._generation = reconnects
-            self._unstored.clear()
-        elif self._outbox.is_replicated:
-            await self._publish(*await self._left_over())
-            self._unstored.clear()
-        elif not self._buffer and self._confirmed < len(self._sent):
-            await self._publish(self._sent[-1])
+        known = len(self._sent)
         while self._buffer:
-            # If the broker does not answer, everything is published again.
-            self._generation, generation = -1, self._generation
-            await self._publish(self._take())
-            self._generation = generation
+            self._take()
+        count = len(self._sent)
+        try:
+            for number in await self._unconfirmed(known, count, stats["reconnects"]):
+                await self._outbox.jetstream.publish(self._subject, self._sent[number], timeout=PATIENCE)
+                self._unstored.pop(number, None)
+        except BaseException:
+            self._generation = -1  # whatever became of it, all is published again
+            raise
         if self._generation != stats["reconnects"]:
-            raise BrokerUnavailable("the connection was lost while a run's last events were published")
-        self._confirmed = len(self._sent)
+            raise BrokerUnavailable("the connection was lost while a run's events were published")
+        self._confirmed = max(self._confirmed, count)
 
-    async def _left_over(self) -> list[bytes]:
-        """What the stream has not acknowledged, and will not any more."""
-        if self._unstored:
-            self._all_stored.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE):
-                    await self._all_stored.wait()
-        return list(self._unstored.values())
+    async def _unconfirmed(self, known: int, count: int, reconnects: int) -> Iterable[int]:
+        """Which of the first `count` batches to publish and have acknowledged; `known` were sent before."""
+        if self._generation != reconnects:
+            self._generation = reconnects  # a batch that cannot be sent meanwhile marks it again
+            return range(count)
+        if self._outbox.is_replicated:
+            await self._wait_for(known)
+            return [*(number for number in self._unstored if number < known), *range(known, count)]
+        if known < count:
+            return range(known, count)
+        return range(count - 1, count) if self._confirmed < count else ()
 
-    async def _publish(self, *batches: bytes) -> None:
-        for batch in batches:
-            await self._outbox.jetstream.publish(self._subject, batch, timeout=PATIENCE)
+    async def _wait_for(self, known: int) -> None:
+        """For the acknowledgements of the first `known` batches, as long as they may still come."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                while any(number < known for number in self._unstored):
+                    self._acknowledged.clear()
+                    await self._acknowledged.wait()
 
     def _take(self) -> bytes:
         """The next batch: as many events as fit into a message."""

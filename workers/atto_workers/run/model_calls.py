@@ -10,6 +10,8 @@ from atto.protocol.events import ModelCompleted, ReasoningDelta, StepRestarted, 
 from atto_workers.gateway import ModelGateway
 from atto_workers.run.delegation import EventLog
 
+_REASON = 2000
+"""Characters of an error that are told; it may hold a whole page."""
 _PIECE = 32_768
 """Characters in one delta at the most, so that whatever a model says at once fits into a message."""
 
@@ -61,7 +63,8 @@ class _Speech:
         """Voids what was said since the last time, if anything was."""
         log = self._log
         if log.next != self._heard_since:
-            log.append(StepRestarted(seq=log.next, step=self._step, reason=f"the model failed: {error}"))
+            reason = f"the model failed: {error}"[:_REASON]
+            log.append(StepRestarted(seq=log.next, step=self._step, reason=reason))
             self._heard_since = log.next
 
 

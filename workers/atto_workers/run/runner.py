@@ -119,8 +119,29 @@ class TurnRunner:
         except Exception as error:  # noqa: BLE001 - a defect of ours costs this turn, not the worker
             resident.snapshot = None
             _log.exception("run %s of session %r ended in a defect", delivery.run_id, delivery.session)
-            with contextlib.suppress(commits.GaveUp):
+            await self._end_in_spite(delivery, error, resident, scope)
+
+    async def _end_in_spite(
+        self, delivery: Delivery, error: Exception, resident: Resident, scope: RunScope
+    ) -> None:
+        """After a defect of ours: ends the turn as a failure, unless it has been committed. One that cannot
+        even be ended is left to the partition's next owner.
+        """
+        delivery.fresh = False  # what was said already must not be said again under the same number
+        try:
+            content = delivery.content
+            if content is not None and await self._is_committed(content, delivery.claim):
+                await self._attempt(delivery, content, resident, scope)
+            else:
                 await self._bury(delivery, Problem("internal", f"{type(error).__name__}: {error}"))
+        except commits.GaveUp:
+            return
+        except Exception:  # noqa: BLE001 - as above
+            _log.exception("run %s of session %r cannot be ended", delivery.run_id, delivery.session)
+
+    async def _is_committed(self, content: Content, claim: Claim) -> bool:
+        snapshot = await commits.load(self._store, content.session, claim, tries=commits.STORE_TRIES)
+        return snapshot.record(content.run_id) is not None
 
     async def _attempt(
         self, delivery: Delivery, content: Content, resident: Resident, scope: RunScope
@@ -164,7 +185,8 @@ class TurnRunner:
             outcome = outcome_of(error, log.next)
             if outcome.dead is not None:
                 run_id = attempt.content.run_id
-                _log.error("run %s cannot be run: %s", run_id, outcome.dead.reason, exc_info=error)
+                # Not the reason: it may quote what was said. The dead letter and the last event have it.
+                _log.error("run %s cannot be run: %s", run_id, outcome.dead.code, exc_info=error)
             return outcome
 
     async def _fence(self, attempt: "_Attempt", resident: Resident) -> None:

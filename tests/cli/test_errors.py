@@ -1,0 +1,95 @@
+"""What a command says when it fails, and how it ends."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from atto.protocol.errors import BrokerUnavailable, NoSuchSession, TopologyMissing
+from atto_workers.cli.app import run
+from atto_workers.cli.exits import BROKER, FAILED, NAMESPACE, STORE, Unusable, cause, exit_code
+from atto_workers.cli.failures import report
+from atto_workers.cli.loading import load_agent
+from atto_workers.cli.options import Output
+from tests.cli.commands import atto
+
+BROKEN = {
+    "syntax": "def (",
+    "imported": "import nowhere",
+    "raises": "raise RuntimeError('first line\\nsecond line')",
+    "exits": "import sys; sys.exit(7)",
+    "empty": "",
+    "other": "agent = 1",
+}
+
+
+@pytest.fixture
+def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory; modules and settings of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_whatever_prevents_an_agent_from_being_loaded_is_told_in_one_line(
+    name: str, cwd: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (cwd / f"{name}.py").write_text(BROKEN[name])
+    with pytest.raises(Unusable, match=f"'{name}:agent'") as caught:
+        load_agent(f"{name}:agent")
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    assert report(caught.value, Output()) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+async def test_an_agent_that_cannot_be_loaded_is_code_2_and_debug_shows_why(tmp_path: Path):
+    (tmp_path / "raises.py").write_text("def fail():\n    raise RuntimeError('mine')\nfail()\n")
+    code, out, err = await atto("worker", "raises:agent", cwd=tmp_path)
+    assert (code, out, err) == (2, "", "atto: cannot load 'raises:agent': RuntimeError: mine\n")
+    code, _, err = await atto("worker", "raises:agent", cwd=tmp_path, ATTO_DEBUG="1")
+    assert code == 2
+    assert 'raises.py", line 2, in fail' in err
+
+
+@pytest.mark.parametrize("given", ["flag", "environment", "file"])
+@pytest.mark.parametrize("arguments", [("dev", "no-agent"), ("nonsense",)])
+def test_an_error_is_one_json_object(
+    given: str,
+    arguments: tuple[str, ...],
+    cwd: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    if given == "file":
+        (cwd / "atto.toml").write_text("json = true\n")
+    if given == "environment":
+        monkeypatch.setenv("ATTO_JSON", "1")
+    code = run([*arguments, *(["--json"] if given == "flag" else [])])
+    assert (code, json.loads(capsys.readouterr().err)["error"]["code"]) == (2, "usage")
+
+
+def test_settings_that_cannot_be_read_are_told(cwd: Path, capsys: pytest.CaptureFixture[str]):
+    (cwd / "atto.toml").write_text("json = \n")
+    assert run(["dev", "no-agent"]) == 2
+    assert "TOML" in capsys.readouterr().err
+
+
+async def test_no_broker_is_code_3_and_one_line(tmp_path: Path):
+    nowhere = ("--nats", "nats://127.0.0.1:1", "--connect-timeout", "0.3")
+    code, _, err = await atto("run", "ann", "hi", *nowhere, cwd=tmp_path)
+    assert (code, err.count("\n")) == (3, 1)
+
+
+async def test_a_namespace_that_was_never_declared_is_code_4(tmp_path: Path, env: dict[str, str]):
+    code, _, err = await atto("partitions", cwd=tmp_path, **env)
+    assert (code, err.count("\n")) == (4, 1)
+
+
+def test_of_a_group_of_errors_the_one_with_a_code_counts():
+    group = ExceptionGroup("", [RuntimeError(), ExceptionGroup("", [TopologyMissing("x")])])
+    assert exit_code(cause(group)) == NAMESPACE
+    assert isinstance(cause(ExceptionGroup("", [KeyError(), RuntimeError()])), KeyError)
+    codes = [exit_code(error) for error in (BrokerUnavailable(), NoSuchSession(), RuntimeError())]
+    assert codes == [BROKER, STORE, FAILED]

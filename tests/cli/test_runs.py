@@ -1,0 +1,67 @@
+"""`atto attach` and `atto cancel`, and a dead letter that is submitted again."""
+
+import json
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from atto.broker.server import EmbeddedBroker
+from atto.models import Stall, TextChunk
+from atto.protocol.events import RunStarted, TextDelta
+from atto_client import Client
+from atto_workers import DeadLetters
+from tests.cli.commands import atto
+from tests.integration.conftest import client, worker  # noqa: F401 - fixtures
+
+
+@pytest.fixture
+async def letters(broker: EmbeddedBroker, namespace: str) -> AsyncGenerator[DeadLetters]:
+    async with DeadLetters.of(broker.url, namespace=namespace) as letters:
+        yield letters
+
+
+async def test_a_run_that_is_over_is_attached_to(worker, client: Client, env, tmp_path: Path):  # noqa: F811
+    async with worker("Hello."):
+        run = await client.submit("ann", "hi")
+        await run.result()
+        done = await atto("attach", "ann", run.run_id, cwd=tmp_path, **env)
+        assert (done.code, done.out) == (0, "Hello.\n"), done.err
+        done = await atto("attach", "ann", run.run_id, "--after", "1", "--json", cwd=tmp_path, **env)
+        numbers = [json.loads(line)["seq"] for line in done.out.splitlines()]
+        assert numbers == list(range(2, 2 + len(numbers)))
+
+
+async def test_a_run_is_cancelled_from_outside(worker, client: Client, env, tmp_path: Path):  # noqa: F811
+    async with worker([TextChunk("half"), Stall()]):
+        run = await client.submit("ann", "hi")
+        async for event in run:
+            if isinstance(event, TextDelta):
+                break
+        done = await atto("cancel", "ann", run.run_id, "--json", cwd=tmp_path, **env)
+        assert json.loads(done.out) == {"session": "ann", "run_id": run.run_id}, done.err
+        done = await atto("attach", "ann", run.run_id, cwd=tmp_path, **env)
+    assert (done.code, done.out) == (1, "half\nthe run was cancelled\n")
+
+
+async def test_a_dead_letter_becomes_a_new_run(
+    worker,  # noqa: F811
+    client: Client,  # noqa: F811
+    jetstream,
+    namespace: str,
+    env,
+    tmp_path: Path,
+):
+    async with worker("Hello."):
+        dead = {"Nats-Msg-Id": "1", "Atto-Code": "attempts_exhausted", "Atto-Time": "2026-01-01T00:00:00Z"}
+        dead |= {"Atto-Subject": f"{namespace}.turn.1.ann"}
+        await jetstream.publish(f"{namespace}.dead.ann", b'{"input":"hi","run_id":"old"}', headers=dead)
+        done = await atto("dlq", "ls", cwd=tmp_path, **env)
+        assert done.out.split()[:3] == ["1", "attempts_exhausted", "ann"], done.err
+        done = await atto("dlq", "requeue", "1", "--json", cwd=tmp_path, **env)
+        run_id = json.loads(done.out)["run_id"]
+        assert run_id != "old"
+        events = [event async for event in client.attach("ann", run_id)]
+        assert isinstance(events[0], RunStarted)
+        done = await atto("dlq", "ls", "--json", cwd=tmp_path, **env)
+        assert (done.code, done.out) == (0, "")

@@ -1,0 +1,58 @@
+"""A listener's patience with holes."""
+
+import asyncio
+
+from atto.broker.jetstream import Stored
+from atto.protocol import codec
+from atto.protocol.events import EventBatch, TextDelta
+from atto_client import listener as listeners
+from atto_client.listener import Listener
+
+
+class Stream:
+    """What the stream holds."""
+
+    def __init__(self):
+        self.stored = []
+
+    async def read(self, _stream, _subject, start=1):
+        for stored in self.stored:
+            if stored.sequence >= start:
+                yield stored
+
+
+class Live:
+    def __init__(self, number):
+        self.data = batch(number)
+
+
+def batch(number):
+    return codec.encode(EventBatch(events=(TextDelta(seq=number, step=1, text=str(number)),)))
+
+
+async def test_a_hole_that_was_filled_does_not_shorten_the_patience_with_the_next_one(monkeypatch):
+    """Although the listener was never idle in between: it is slower than the run."""
+    monkeypatch.setattr(listeners, "GAP_LIMIT", 1.0)
+    stream = Stream()
+    listener = Listener(stream, "EVENTS", "s", replay=False, on_close=lambda _: None)
+    listener._hear(Live(1))
+    listener._hear(Live(3))
+    events = listener.events()
+    assert (await anext(events)).seq == 1
+
+    def fill():
+        stream.stored = [Stored("s", number, batch(number), {}) for number in (1, 2, 3)]
+        for number in range(4, 40):
+            listener._hear(Live(number))
+
+    loop = asyncio.get_running_loop()
+    loop.call_later(0.1, fill)
+    number = 1
+    while number < 39:
+        number = (await anext(events)).seq
+        await asyncio.sleep(0.04)  # it takes its time
+        if number == 38:
+            listener._hear(Live(41))
+    loop.call_later(0.05, listener._hear, Live(40))
+    assert (await anext(events)).seq == 40
+    await events.aclose()

@@ -1,0 +1,180 @@
+"""Who is here, who owns what, and how far behind they are: a look from outside, for operators."""
+
+from datetime import datetime
+
+import msgspec
+
+from atto.broker.jetstream import JetStream
+from atto.protocol.errors import BrokerUnavailable, NoResponders, TopologyMissing
+from atto.protocol.subjects import Subjects
+from atto_workers.ownership import Owner, PartitionKey, owned_by
+from atto_workers.presence import PING_PATIENCE, About
+from atto_workers.topology import PARTITIONS_KEY, stream_info
+
+
+class PartitionView(msgspec.Struct, frozen=True, kw_only=True):
+    """A partition: `lag` turns wait in the stream, `in_flight` were handed to the owner and have not ended.
+
+    `partition` None is the stray one, of what the server could not place. `worker` and `since` (when the
+    ownership began) are None if nobody owns it.
+    """
+
+    partition: PartitionKey
+    worker: str | None = None
+    since: datetime | None = None
+    lag: int = 0
+    in_flight: int = 0
+
+
+class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker, and the sum of its partitions.
+
+    `status`: `member` takes its share; `leaving` answers, but shares no more; `silent` has a key, but does
+    not answer; `dead` is gone, and others take over from it.
+    """
+
+    worker: str
+    status: str
+    host: str = ""
+    pid: int = 0
+    agent: str = ""
+    partitions: int = 0
+    lag: int = 0
+    in_flight: int = 0
+
+
+class _Consumer(msgspec.Struct):
+    name: str
+    created: datetime
+    num_pending: int = 0
+    num_ack_pending: int = 0
+
+
+class _Consumers(msgspec.Struct):
+    total: int
+    consumers: list[_Consumer] | None = None
+
+
+class _State(msgspec.Struct):
+    subjects: dict[str, int] | None = None
+
+
+class _Page(msgspec.Struct):
+    state: _State
+    total: int = 0
+
+
+class Census:
+    """Looks at a namespace, and changes nothing. Needs no worker to be there."""
+
+    def __init__(self, jetstream: JetStream, subjects: Subjects) -> None:
+        self._jetstream = jetstream
+        self._subjects = subjects
+
+    async def partitions(self) -> list[PartitionView]:
+        """All of them, in order, the stray one last. Raises `TopologyMissing`, `BrokerUnavailable`."""
+        stream = self._subjects.turns_stream
+        info = await stream_info(self._jetstream, stream)
+        count = 0 if info is None else int(info.config.get("metadata", {}).get(PARTITIONS_KEY, 0))
+        if count == 0:
+            raise TopologyMissing(
+                f"namespace {self._subjects.namespace!r} was never declared: start a worker"
+            )
+        owned: dict[PartitionKey, PartitionView] = {}
+        for consumer in await self._consumers():
+            partition, owner = owned_by(consumer.name) or (None, None)
+            if owner is not None:
+                owned[partition] = _view(partition, owner, consumer)
+        waiting = {} if len(owned) == count + 1 else await self._waiting()
+        return [
+            owned.get(key) or PartitionView(partition=key, lag=waiting.get(key, 0))
+            for key in (*range(count), None)
+        ]
+
+    async def workers(self) -> list[WorkerView]:
+        """Those that are here, and those that still own partitions. Raises as `partitions` does."""
+        partitions = await self.partitions()
+        keys = await self._members()
+        owners = {view.worker for view in partitions if view.worker is not None}
+        return [
+            await self._worker(name, keys.get(name), [view for view in partitions if view.worker == name])
+            for name in sorted(owners | keys.keys())
+        ]
+
+    async def _worker(self, name: str, known: About | None, owned: list[PartitionView]) -> WorkerView:
+        try:
+            answer = await self._ping(name)
+            is_there = answer is not None or known is not None
+        except NoResponders:  # a proof: its key has not expired yet
+            answer, is_there = None, False
+        about = answer or known or About()
+        if answer is not None:
+            status = "leaving" if known is None else "member"
+        else:
+            status = "silent" if is_there else "dead"
+        return WorkerView(
+            worker=name,
+            status=status,
+            host=about.host,
+            pid=about.pid,
+            agent=about.agent,
+            partitions=len(owned),
+            lag=sum(view.lag for view in owned),
+            in_flight=sum(view.in_flight for view in owned),
+        )
+
+    async def _ping(self, worker: str) -> About | None:
+        try:
+            reply = await self._jetstream.request(self._subjects.worker(worker), timeout=PING_PATIENCE)
+        except NoResponders:
+            raise
+        except BrokerUnavailable:
+            return None
+        return msgspec.json.decode(reply, type=About)
+
+    async def _members(self) -> dict[str, About]:
+        bucket = self._subjects.members_bucket
+        keys = await self._jetstream.read_last(f"KV_{bucket}", [f"$KV.{bucket}.>"])
+        return {
+            key.subject.rpartition(".")[2]: msgspec.json.decode(key.data, type=About)
+            for key in keys
+            if key.data
+        }
+
+    async def _consumers(self) -> list[_Consumer]:
+        found: list[_Consumer] = []
+        while True:
+            reply = await self._jetstream.api(
+                f"CONSUMER.LIST.{self._subjects.turns_stream}", {"offset": len(found)}
+            )
+            page = msgspec.json.decode(reply, type=_Consumers)
+            found += page.consumers or []
+            if not page.consumers or len(found) >= page.total:
+                return found
+
+    async def _waiting(self) -> dict[PartitionKey, int]:
+        """Turns in the stream by partition: of those without an owner no consumer knows them."""
+        found: dict[PartitionKey, int] = {}
+        seen = 0
+        while True:
+            reply = await self._jetstream.api(
+                f"STREAM.INFO.{self._subjects.turns_stream}", {"subjects_filter": ">", "offset": seen}
+            )
+            page = msgspec.json.decode(reply, type=_Page)
+            subjects = page.state.subjects or {}
+            for subject, turns in subjects.items():
+                partition = self._subjects.stored_turn(subject).partition
+                found[partition] = found.get(partition, 0) + turns
+            seen += len(subjects)
+            if not subjects or seen >= page.total:
+                return found
+
+
+def _view(partition: PartitionKey, owner: Owner, consumer: _Consumer) -> PartitionView:
+    return PartitionView(
+        partition=partition,
+        worker=owner.worker,
+        since=consumer.created,
+        lag=consumer.num_pending,
+        in_flight=consumer.num_ack_pending,
+    )

@@ -1,0 +1,37 @@
+"""What becomes of an error: one line, or one JSON object, and an exit code."""
+
+import sys
+import traceback
+
+import msgspec
+
+from atto.protocol.errors import AttoError
+from atto_workers.cli.exits import Unusable, cause, exit_code
+from atto_workers.cli.options import Output
+
+
+def report(error: BaseException, output: Output) -> int:
+    """Tells of an error that ended a command, and returns the exit code for it."""
+    if output.debug:
+        traceback.print_exception(error)
+    reason = cause(error)
+    if isinstance(reason, (AttoError, OSError, ValueError)):
+        tell(output, _code(reason), str(reason))
+    else:
+        tell(output, "internal", f"{type(reason).__name__}: {reason} (--debug shows the traceback)")
+    return exit_code(reason)
+
+
+def _code(reason: Exception) -> str:
+    if isinstance(reason, Unusable):
+        return "usage"
+    return reason.code if isinstance(reason, AttoError) else "error"
+
+
+def tell(output: Output, code: str, message: str) -> None:
+    """An error on stderr; `code` is for programs."""
+    if output.as_json:
+        line = msgspec.json.encode({"error": {"code": code, "message": message}}).decode()
+    else:
+        line = f"atto: {' '.join(message.split())}"
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - what the command has to say

@@ -1,0 +1,100 @@
+"""The events of a run, as people read them in a terminal."""
+
+from rich.console import Console
+
+from atto.protocol.events import (
+    AgentEvent,
+    AnyEvent,
+    ReasoningDelta,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunInterrupted,
+    RunSuspended,
+    StepRestarted,
+    TextDelta,
+    ToolCompleted,
+    ToolStarted,
+)
+
+_ARGUMENTS_SHOWN = 200
+"""Characters of a tool call's arguments."""
+
+# C0 and C1, but for tab and line feed.
+_CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if code not in {9, 10}}
+
+
+class Transcript:
+    """Prints events as they come. Text as it streams; all else on lines of its own, with who says it."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False, markup=False, soft_wrap=True)
+        self._speaker: str | None = None
+        self._in_line = False
+
+    def show(self, event: AnyEvent) -> None:
+        """The event, if it is one for people."""
+        self._show(event, "")
+
+    def _show(self, event: AnyEvent, speaker: str) -> None:
+        match event:
+            case TextDelta() | ReasoningDelta():
+                self._say(event.text, speaker, "dim italic" if isinstance(event, ReasoningDelta) else None)
+            case AgentEvent():
+                self._show(event.event, f"{speaker}{event.agent}> ")
+            case RunCompleted():
+                self._end_line()
+            case _:
+                self._show_note(event, speaker)
+
+    def _show_note(self, event: AnyEvent, speaker: str) -> None:
+        match event:
+            case ToolStarted():
+                self._note(f"-> {event.call.name}({shortened(event.call.arguments)})", speaker, "cyan")
+            case ToolCompleted():
+                self._note(f"<- {event.name}{' failed' if event.is_error else ''}", speaker, "cyan")
+            case StepRestarted():
+                self._note(
+                    f"(once more: {event.reason}; what was said of step {event.step} is void)", speaker
+                )
+            case RunInterrupted():
+                self._note(f"(the run goes on in another worker: {event.reason})", speaker)
+            case RunFailed():
+                self._note(f"the run failed ({event.code}): {event.message}", speaker, "red")
+            case RunCancelled():
+                self._note("the run was cancelled", speaker, "yellow")
+            case RunSuspended():
+                self._note(f"the run waits: {event.reason}", speaker, "yellow")
+            case _:
+                pass
+
+    def _say(self, text: str, speaker: str, style: str | None) -> None:
+        if not text:
+            return
+        if speaker != self._speaker:
+            self._end_line()
+            self._speaker = speaker
+        if not self._in_line and speaker:
+            self._console.print(speaker, end="", style="magenta")
+        self._console.print(plain(text), end="", style=style)
+        self._in_line = not text.endswith("\n")
+
+    def _note(self, text: str, speaker: str, style: str = "yellow") -> None:
+        self._end_line()
+        self._console.print(plain(f"{speaker}{text}"), style=style)
+
+    def _end_line(self) -> None:
+        if self._in_line:
+            self._console.print()
+        self._in_line = False
+
+
+def plain(text: str) -> str:
+    """Without what would control the terminal: nobody but the user may, and models repeat what they read."""
+    return text.translate(_CONTROLS)
+
+
+def shortened(value: object) -> str:
+    """As text, cut after 200 characters."""
+    text = str(value)
+    return text if len(text) <= _ARGUMENTS_SHOWN else f"{text[:_ARGUMENTS_SHOWN]}…"
