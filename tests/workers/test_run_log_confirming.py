@@ -1,4 +1,4 @@
-"""Confirmations of a run's events side by side, and beside the outbox: tools of one step do that all the time.
+"""Confirmations of a run's events side by side, and beside the outbox: tools of one step do that.
 
 The stream is one that acknowledges when the test lets it, which a real one does not do on demand.
 """
