@@ -6,19 +6,18 @@ own iterator takes a cut for the end of an answer, and costs several times the C
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 import anthropic
 import httpx2
 
+from atto.models.answer_bytes import named, payloads
 from atto.models.anthropic_errors import told
 from atto.models.failures import Failures
 from atto.models.per_loop import PerLoop
-from atto.models.sse import MAX_EVENT, EventParser
 from atto.protocol.errors import ModelError
 
 ApiKey = str | Callable[[], Awaitable[str]]
-_Response: TypeAlias = anthropic.AsyncAPIResponse[Any]
 _CONNECTIONS = 1000
 _ASKED_FOR = "asked-for-at-each-request"
 
@@ -56,8 +55,8 @@ class AnthropicWire:
                 stream=True,
                 extra_body=body,
             )
-            async with posted as response, aclosing(self._payloads(response)) as payloads:
-                yield payloads
+            async with posted as response, aclosing(payloads(response, self._failures)) as answer:
+                yield answer
         except anthropic.AnthropicError as error:
             raise self._map(error) from None
 
@@ -73,36 +72,14 @@ class AnthropicWire:
         self._failures.hide(key)
         return key
 
-    async def _payloads(self, response: _Response) -> AsyncGenerator[bytes, None]:
-        whole = response.headers.get("content-type", "").startswith("application/json")
-        try:
-            if whole:
-                yield await self._whole(response)
-                return
-            parser = EventParser()
-            async for data in response.iter_bytes():
-                for payload in parser.feed(data):
-                    yield payload
-        except httpx2.HTTPError as error:
-            raise self._failures.cut(f"the connection broke: {_name(error)}") from None
-
-    async def _whole(self, response: _Response) -> bytes:
-        """A server that does not stream, or has an error to tell, answers with one document."""
-        data = bytearray()
-        async for piece in response.iter_bytes():
-            data += piece
-            if len(data) > MAX_EVENT:
-                raise self._failures.cut(f"the answer is larger than {MAX_EVENT} bytes")
-        return bytes(data)
-
     def _map(self, error: anthropic.AnthropicError) -> ModelError:
         if isinstance(error, anthropic.APIStatusError):
             return self._failures.status(error.status_code, error.response.headers, told(error.body))
         if isinstance(error, anthropic.APITimeoutError):
             return self._failures.cut("no answer in time")
         if isinstance(error, anthropic.APIConnectionError):
-            return self._failures.cut(f"no connection: {_name(error.__cause__ or error)}")
-        return self._failures.refused(_name(error))
+            return self._failures.cut(f"no connection: {named(error.__cause__ or error)}")
+        return self._failures.refused(named(error))
 
 
 def own_client(
@@ -126,7 +103,3 @@ def own_client(
         )
 
     return make
-
-
-def _name(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

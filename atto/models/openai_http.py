@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeAlias
 import httpx2
 import openai
 
+from atto.models.answer_bytes import named, payloads
 from atto.models.failures import Failures
 from atto.models.per_loop import PerLoop
-from atto.models.sse import MAX_EVENT, EventParser
 from atto.protocol.errors import ModelError
 
 ApiKey = str | Callable[[], Awaitable[str]]
@@ -38,8 +38,8 @@ class OpenAIWire:
         try:
             async with self._post(client, body) as response:
                 self._failures.hide(client.api_key)
-                async with aclosing(self._payloads(response)) as payloads:
-                    yield payloads
+                async with aclosing(payloads(response, self._failures)) as answer:
+                    yield answer
         except openai.OpenAIError as error:
             self._failures.hide(client.api_key)
             raise self._map(error) from None
@@ -59,36 +59,14 @@ class OpenAIWire:
             model=body["model"], messages=(), stream=True, extra_body=body
         )
 
-    async def _payloads(self, response: _Response) -> AsyncGenerator[bytes, None]:
-        whole = response.headers.get("content-type", "").startswith("application/json")
-        try:
-            if whole:
-                yield await self._whole(response)
-                return
-            parser = EventParser()
-            async for data in response.iter_bytes():
-                for payload in parser.feed(data):
-                    yield payload
-        except httpx2.HTTPError as error:
-            raise self._failures.cut(f"the connection broke: {_name(error)}") from None
-
-    async def _whole(self, response: _Response) -> bytes:
-        """A server that does not stream, or has an error to tell, answers with one document."""
-        data = bytearray()
-        async for piece in response.iter_bytes():
-            data += piece
-            if len(data) > MAX_EVENT:
-                raise self._failures.cut(f"the answer is larger than {MAX_EVENT} bytes")
-        return bytes(data)
-
     def _map(self, error: openai.OpenAIError) -> ModelError:
         if isinstance(error, openai.APIStatusError):
             return self._failures.status(error.status_code, error.response.headers, error.body)
         if isinstance(error, openai.APITimeoutError):
             return self._failures.cut("no answer in time")
         if isinstance(error, openai.APIConnectionError):
-            return self._failures.cut(f"no connection: {_name(error.__cause__ or error)}")
-        return self._failures.refused(_name(error))
+            return self._failures.cut(f"no connection: {named(error.__cause__ or error)}")
+        return self._failures.refused(named(error))
 
 
 def own_client(
@@ -105,7 +83,3 @@ def own_client(
         )
 
     return make
-
-
-def _name(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
