@@ -92,16 +92,20 @@ def project(request: pytest.FixtureRequest, image: str) -> Iterator[Project]:
 
 
 @pytest.mark.usefixtures("engine")
-def test_it_works_and_goes_on_without_a_worker(project: Project):
+def test_it_works_goes_on_without_a_worker_and_stops_in_order(project: Project):
     assert project.more_answers() >= 50
     victim = project.run("ps", "--quiet", "worker").split()[0]
-    kill(victim)
+    docker("kill", victim)
     assert project.more_answers() >= 100
+    project.run("stop", "--timeout", "60")
+    stopped = set(project.run("ps", "--all", "--quiet").split()) - {victim}
+    codes = docker("inspect", "--format", "{{.Name}} {{.State.ExitCode}}", *stopped).splitlines()
+    assert [code for code in codes if not code.endswith(" 0")] == []
 
 
-def kill(container: str) -> None:
-    docker = shlex.split(os.environ.get("ATTO_TEST_DOCKER", "docker"))
-    subprocess.run([*docker, "kill", container], check=True, capture_output=True)
+def docker(*arguments: str) -> str:
+    command = shlex.split(os.environ.get("ATTO_TEST_DOCKER", "docker"))
+    return subprocess.run([*command, *arguments], check=True, capture_output=True, text=True).stdout
 
 
 def free_port() -> int:
