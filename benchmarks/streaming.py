@@ -27,6 +27,7 @@ _ROUNDS = 3
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks streaming", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="in seconds; shows that it works, not how fast")
+    parser.add_argument("--record", action="store_true", help="has no effect: docs/models.md has the figures")
     quick = parser.parse_args(arguments).quick
     found = asyncio.run(_all(quick))
     header = ("µs a chunk", "bulk", "SDK's", "spread", "SDK's", "500 steady", "SDK's")

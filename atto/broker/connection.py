@@ -83,6 +83,7 @@ async def _first_connection(
     `errors` holds what nats-py met and did not raise.
     """
     _check_addresses(servers)
+    addresses = servers.split(",") if isinstance(servers, str) else servers
     last: Exception | None = None
     once: dict[str, Any] = {**arguments, "allow_reconnect": False}
     with contextlib.suppress(TimeoutError):
@@ -91,7 +92,7 @@ async def _first_connection(
                 connection = Connection()
                 try:
                     # nats-py's own retries would hide why it fails, and go on after a refusal.
-                    await connection.connect(servers, **once)
+                    await connection.connect(addresses, **once)
                 except (OSError, nats.errors.Error) as error:
                     await close(connection)
                     last = error
@@ -110,10 +111,11 @@ async def _first_connection(
 
 async def close(connection: Connection) -> None:
     """Sends what is still buffered, if the broker is there, and closes."""
-    with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+    # RuntimeError: uvloop's, where the broker has closed the transport in between
+    with contextlib.suppress(nats.errors.Error, OSError, TimeoutError, RuntimeError):
         if connection.is_connected:
             await connection.flush(timeout=2)
-    with contextlib.suppress(nats.errors.Error, OSError):
+    with contextlib.suppress(nats.errors.Error, OSError, RuntimeError):
         await connection.close()
 
 
