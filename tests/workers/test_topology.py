@@ -75,9 +75,11 @@ async def test_a_broker_without_jetstream_says_so(tmp_path: Path):
         assert server.stderr is not None
         while b"Server is ready" not in await server.stderr.readline():
             pass
-        while not (found := list(ports.glob("*.ports"))):
-            await asyncio.sleep(0)
-        connection = await nats.connect(json.loads(found[0].read_text())["nats"][0])
+        while not (
+            found := [text for file in ports.glob("*.ports") if (text := file.read_text()).endswith("}")]
+        ):
+            await asyncio.sleep(0)  # not there yet, or half written
+        connection = await nats.connect(json.loads(found[0])["nats"][0])
         async with JetStream(connection) as jetstream:
             with pytest.raises(BrokerUnavailable, match="JetStream turned off"):
                 await Topology().declare(jetstream)
