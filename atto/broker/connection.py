@@ -83,7 +83,7 @@ async def _first_connection(
     `errors` holds what nats-py met and did not raise.
     """
     _check_addresses(servers)
-    addresses = servers.split(",") if isinstance(servers, str) else servers
+    addresses = _listed(servers)
     last: Exception | None = None
     once: dict[str, Any] = {**arguments, "allow_reconnect": False}
     with contextlib.suppress(TimeoutError):
@@ -128,7 +128,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def _check_addresses(servers: str | list[str]) -> None:
-    for address in servers.split(",") if isinstance(servers, str) else servers or [""]:
+    for address in _listed(servers) or [""]:
         scheme, separator, rest = address.partition("://")
         if not address or (separator and (scheme not in _SCHEMES or not rest)):
             raise BrokerUnavailable(f"{address!r} is no address of a broker: write it as nats://HOST:PORT")
@@ -136,5 +136,8 @@ def _check_addresses(servers: str | list[str]) -> None:
 
 def _shown(servers: str | list[str]) -> str:
     """The addresses without the credentials that they may hold."""
-    addresses = servers.split(",") if isinstance(servers, str) else servers
-    return ", ".join(address.rpartition("@")[2] for address in addresses)
+    return ", ".join(address.rpartition("@")[2] for address in _listed(servers))
+
+
+def _listed(servers: str | list[str]) -> list[str]:
+    return servers.split(",") if isinstance(servers, str) else servers

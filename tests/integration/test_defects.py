@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 
 import pytest
 
@@ -66,17 +67,21 @@ async def test_a_defect_that_stays_costs_neither_the_worker_nor_other_sessions(w
         monkeypatch.undo()
 
 
-async def test_a_stream_that_is_full_is_waited_for(worker, client, jetstream, namespace):
+async def test_a_stream_that_is_full_is_waited_for(worker, client, jetstream, namespace, caplog):
     stream = Subjects(namespace).events_stream
 
     async def bounded(**bounds):
         config = json.loads(await jetstream.api(f"STREAM.INFO.{stream}"))["config"]
         await jetstream.api(f"STREAM.UPDATE.{stream}", {**config, **bounds})
 
+    caplog.set_level(logging.DEBUG, logger="atto.worker")
     async with worker(ScriptedModel.of(lambda _: "hello"), store="memory:"):
         await client.run("a", "hi").result()
         await bounded(max_msgs=1, discard="new")
         run = await client.submit("b", "hi")
+        async with asyncio.timeout(PATIENCE):
+            while "maximum messages exceeded" not in caplog.text:
+                await asyncio.sleep(0.01)
         await bounded(max_msgs=-1, discard="old")
         seen = await heard(run)
     assert seen[-1].text == "hello"

@@ -149,7 +149,7 @@ class RunLog:
         self._generation = outbox.connection.stats["reconnects"]
         self._limit = outbox.connection.max_payload - _HEADROOM
         self._repeats = False
-        self._unstored: dict[int, bytes] = {}
+        self._unstored: set[int] = set()
         self._acknowledged = asyncio.Event()
         self._confirming = asyncio.Lock()
         outbox.open(self)
@@ -185,7 +185,7 @@ class RunLog:
             return
         try:
             if self._outbox.is_replicated:
-                self._unstored[number] = batch
+                self._unstored.add(number)
                 await self._outbox.jetstream.publish_soon(self._subject, batch, partial(self._stored, number))
             else:
                 await self._outbox.connection.publish(self._subject, batch)
@@ -193,7 +193,7 @@ class RunLog:
             self._generation = -1  # it is published again before the run ends
 
     def _stored(self, number: int) -> None:
-        self._unstored.pop(number, None)
+        self._unstored.discard(number)
         self._acknowledged.set()
 
     async def confirm(self) -> None:
@@ -221,7 +221,7 @@ class RunLog:
         try:
             for number in await self._unconfirmed(known, count, stats["reconnects"]):
                 await self._outbox.jetstream.publish(self._subject, self._sent[number], timeout=PATIENCE)
-                self._unstored.pop(number, None)
+                self._unstored.discard(number)
         except BaseException:
             self._generation = -1  # whatever became of it, all is published again
             raise
