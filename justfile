@@ -68,8 +68,11 @@ setup:
     [ -x .venv/bin/python ] || python3 -m venv .venv
     touch $stamp.new
     pip="{{bin}}/python -m pip install --quiet --disable-pip-version-check"
-    $pip --require-hashes -r requirements.lock
+    # the lock is complete: without a resolver, a release of today changes nothing (pip 23 tries the newest
+    # version of `name[extra]` first, and then misses its hash)
+    $pip --no-deps --require-hashes -r requirements.lock
     $pip --no-deps --no-build-isolation -e . -e client -e workers
+    "{{bin}}/python" -m pip check --quiet --disable-pip-version-check
     mv $stamp.new $stamp
 
 # resolves the dependencies anew; `just lock --upgrade` to newer versions
