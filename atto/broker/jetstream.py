@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
-from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -18,6 +17,7 @@ import nats.errors
 from nats.aio.client import Client as Connection
 from nats.aio.msg import Msg
 
+from atto.broker.alarms import Alarms
 from atto.broker.hearing import subscribe
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable, NoResponders
 
@@ -100,6 +100,8 @@ class JetStream:
         self.connection = connection
         self._inbox = connection.new_inbox()
         self._tokens = itertools.count()
+        self._alarms = Alarms()
+        self._requests: dict[str, _Request] = {}
         self._waiting: dict[str, _Waiting] = {}
         self._posted: dict[str, Callable[[], None]] = {}
         self._subscription: Any = None
@@ -118,6 +120,9 @@ class JetStream:
         """To be told of every reconnect: whoever waits for a reply over the lost connection need not."""
         current = self.connection.stats["reconnects"]
         self._posted.clear()
+        for request in self._requests.values():
+            if request.sent_over is not None and request.sent_over < current:
+                request.settle(None)
         for waiting in list(self._waiting.values()):
             if waiting.sent_over is not None and waiting.sent_over < current:
                 waiting.handler(None)
@@ -160,21 +165,17 @@ class JetStream:
         timeout: float = TIMEOUT,  # noqa: ASYNC109
     ) -> bytes:
         """One request, one reply. Raises `NoResponders`, `BrokerUnavailable`."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Msg | None] = loop.create_future()
-        token = self._wait(partial(_settle, future))
+        token = self._new_token()
+        pending = self._requests[token] = _Request(timeout, self._sent_over())
+        self._alarms.set(pending)
         try:
             await self._send(subject, data, f"{self._inbox}.{token}", headers)
-            # A plain timer: it costs a fifth of `asyncio.timeout`, and every turn needs several.
-            timer = loop.call_later(timeout, _expire, future)
-            try:
-                message = await future
-            except TimeoutError:
-                raise BrokerUnavailable(f"no answer from {subject} within {timeout:g} s") from None
-            finally:
-                timer.cancel()
+            message = await pending.reply
+        except TimeoutError:
+            raise BrokerUnavailable(f"no answer from {subject} within {timeout:g} s") from None
         finally:
-            del self._waiting[token]
+            self._alarms.clear(pending)
+            del self._requests[token]
         if message is None:
             raise _lost(subject)
         if not message.data and status(message) == "503":
@@ -316,16 +317,20 @@ class JetStream:
     def _wait(self, handler: Callable[[Msg | None], None]) -> str:
         """The token under which `handler` gets replies, until it is deleted."""
         token = self._new_token()
-        connection = self.connection
-        sent_over = connection.stats["reconnects"] if connection.is_connected else None
-        self._waiting[token] = _Waiting(handler, sent_over)
+        self._waiting[token] = _Waiting(handler, self._sent_over())
         return token
+
+    def _sent_over(self) -> int | None:
+        """The how-manieth connection takes a request now; None: the next one will."""
+        connection = self.connection
+        return connection.stats["reconnects"] if connection.is_connected else None
 
     def _dispatch(self, message: Msg) -> None:
         # A direct read's messages keep the inbox as their subject too; their own travels in a header.
         token = message.subject.rpartition(".")[2]
-        waiting = self._waiting.get(token)
-        if waiting is not None:
+        if (request := self._requests.get(token)) is not None:
+            request.settle(message)
+        elif (waiting := self._waiting.get(token)) is not None:
             waiting.handler(message)
         elif (stored := self._posted.pop(token, None)) is not None and _is_stored(message):
             stored()
@@ -334,23 +339,33 @@ class JetStream:
         return format(next(self._tokens), "x")
 
 
-class _Waiting(NamedTuple):
-    """Who waits for a reply. `sent_over`: the how-manieth connection took the request; None if it was sent
-    while there was none, so that it goes out over the next.
+class _Request:
+    """Waits for its one reply until it is `due`. `sent_over`: the how-manieth connection took it; None if
+    it was sent while there was none, so that it goes out over the next.
     """
+
+    __slots__ = ("due", "reply", "sent_over")
+
+    def __init__(self, timeout: float, sent_over: int | None) -> None:
+        loop = asyncio.get_running_loop()
+        self.due = loop.time() + timeout
+        self.reply: asyncio.Future[Msg | None] = loop.create_future()
+        self.sent_over = sent_over
+
+    def settle(self, message: Msg | None) -> None:
+        if not self.reply.done():
+            self.reply.set_result(message)
+
+    def ring(self) -> None:
+        if not self.reply.done():
+            self.reply.set_exception(TimeoutError())
+
+
+class _Waiting(NamedTuple):
+    """Who waits for replies. `sent_over`: as of a request."""
 
     handler: Callable[[Msg | None], None]
     sent_over: int | None
-
-
-def _settle(future: asyncio.Future[Msg | None], message: Msg | None) -> None:
-    if not future.done():
-        future.set_result(message)
-
-
-def _expire(future: asyncio.Future[Msg | None]) -> None:
-    if not future.done():
-        future.set_exception(TimeoutError())
 
 
 def _is_stored(message: Msg) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from atto.broker.alarms import Alarms
 from atto.models import FinishChunk, ModelRequest, Pause, ScriptedModel, Stall, TextChunk
 from atto.protocol.errors import ModelError
 from atto.protocol.messages import Message
@@ -15,11 +16,15 @@ REQUEST = ModelRequest(messages=(Message.user("hi"),))
 POLICY = TimeoutPolicy(first_chunk=30, stall=10, total=100)
 
 
+def stream_of(model: ScriptedModel) -> ModelStream:
+    return ModelStream(model, REQUEST, name="m", timeouts=POLICY, alarms=Alarms())
+
+
 def outcome(model: ScriptedModel, policy: TimeoutPolicy = POLICY) -> tuple[str, float]:
     """The answer or the error of one stream, and when it came."""
 
     async def scenario():
-        stream = ModelStream(model, REQUEST, name="openai/gpt", timeouts=policy)
+        stream = ModelStream(model, REQUEST, name="openai/gpt", timeouts=policy, alarms=Alarms())
         try:
             said = (await stream.read(lambda _: None)).message.text
         except ModelError as error:
@@ -73,7 +78,7 @@ def test_time_outs_can_be_turned_off():
 
 def test_a_time_out_of_the_models_own_is_no_time_out_of_ours():
     async def scenario():
-        stream = ModelStream(ScriptedModel(TimeoutError("mine")), REQUEST, name="m", timeouts=POLICY)
+        stream = stream_of(ScriptedModel(TimeoutError("mine")))
         with pytest.raises(ModelError, match="ScriptedModel raised TimeoutError: mine") as error:
             await stream.read(lambda _: None)
         assert not error.value.transient
@@ -85,7 +90,7 @@ def test_the_scope_around_a_stream_is_told_from_its_time_out():
     """A deadline of the run at the very instant of the time-out: the run's own wins, and is not swallowed."""
 
     async def scenario():
-        stream = ModelStream(ScriptedModel([Stall()]), REQUEST, name="m", timeouts=POLICY)
+        stream = stream_of(ScriptedModel([Stall()]))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(30):
                 await stream.read(lambda _: None)
@@ -96,10 +101,8 @@ def test_the_scope_around_a_stream_is_told_from_its_time_out():
 def test_no_timer_outlives_its_stream():
     async def scenario():
         model = ScriptedModel("hi there", [TextChunk("a"), Stall()])
-        await ModelStream(model, REQUEST, name="m", timeouts=POLICY).read(lambda _: None)
-        task = asyncio.create_task(
-            ModelStream(model, REQUEST, name="m", timeouts=POLICY).read(lambda _: None)
-        )
+        await stream_of(model).read(lambda _: None)
+        task = asyncio.create_task(stream_of(model).read(lambda _: None))
         await settle()
         task.cancel()
         await asyncio.wait([task])

@@ -133,6 +133,8 @@ class Limiter:
 
     def _admit(self, tokens: int) -> Slot:
         self.active += 1
+        if self._requests is None and self._tokens is None:
+            return Slot(self._generation, None, None)
         now = self._clock()
         return Slot(
             self._generation,
@@ -144,6 +146,8 @@ class Limiter:
         """Seconds until a call may begin, as far as time is in the way; infinite: until another ends."""
         if self.active + 1 > self._concurrency:
             return math.inf
+        if self._requests is None and self._tokens is None and self._paused_until == -math.inf:
+            return 0.0
         now = self._clock()
         wait = self._paused_until - now
         if self._requests is not None:

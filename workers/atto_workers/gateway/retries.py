@@ -57,16 +57,17 @@ class RetryBudget:
         self._clock = clock
         self._left = float(policy.reserve)
         self._filled = clock()
+        self._calls = 0
 
     def called(self) -> None:
         """A call is made that is no retry."""
-        self._fill(self._policy.budget or 0.0)
+        self._calls += 1
 
     def spend(self, error: ModelError) -> bool:
         """Whether a retry after `error` may be made; if so, it is counted."""
         if self._policy.budget is None or error.status == HTTPStatus.TOO_MANY_REQUESTS:
             return True
-        self._fill(0.0)
+        self._fill(self._policy.budget)
         if self._left < 1:
             return False
         self._left -= 1
@@ -74,6 +75,7 @@ class RetryBudget:
 
     def _fill(self, share: float) -> None:
         now = self._clock()
-        earned = share + (now - self._filled) * self._policy.reserve / 60
+        earned = share * self._calls + (now - self._filled) * self._policy.reserve / 60
         self._left = min(self._left + earned, float(max(self._policy.reserve, 1)))
         self._filled = now
+        self._calls = 0

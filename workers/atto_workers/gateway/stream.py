@@ -4,6 +4,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 
+from atto.broker.alarms import Alarms
 from atto.models import Chunk, Model, ModelRequest, UsageChunk
 from atto.models.assemble import Assembled, Assembler
 from atto.protocol.errors import ModelError
@@ -18,12 +19,14 @@ _log = logging.getLogger("atto.worker")
 class ModelStream:
     """`usage`: what the provider counted so far, also where the stream broke later; None: it did not say."""
 
-    def __init__(self, model: Model, request: ModelRequest, *, name: str, timeouts: TimeoutPolicy) -> None:
+    def __init__(
+        self, model: Model, request: ModelRequest, *, name: str, timeouts: TimeoutPolicy, alarms: Alarms
+    ) -> None:
         self.usage: Usage | None = None
         self._model = model
         self._request = request
         self._name = name
-        self._timeouts = timeouts
+        self._timer = StreamTimer(timeouts, name, alarms)
 
     async def read(self, on_chunk: OnChunk) -> Assembled:
         """The whole answer; every chunk of it was handed to `on_chunk`. Raises nothing but `ModelError`."""
@@ -39,16 +42,15 @@ class ModelStream:
 
     async def _read(self, on_chunk: OnChunk) -> Assembled:
         assembler = Assembler(self._model.origin)
-        async with (
-            StreamTimer(self._timeouts, self._name) as timer,
-            contextlib.aclosing(self._model.stream(self._request)) as chunks,
-        ):
-            async for chunk in chunks:
-                timer.heard()
-                assembler.add(chunk)
-                if isinstance(chunk, UsageChunk):
-                    self.usage = chunk.usage
-                on_chunk(chunk)
+        heard, add = self._timer.heard, assembler.add
+        with self._timer:
+            async with contextlib.aclosing(self._model.stream(self._request)) as chunks:
+                async for chunk in chunks:
+                    heard()
+                    add(chunk)
+                    if isinstance(chunk, UsageChunk):
+                        self.usage = chunk.usage
+                    on_chunk(chunk)
         try:
             return assembler.finish()
         except ModelError as error:

@@ -1,14 +1,14 @@
-"""How long a model may be silent: our own timer on its chunks, since pings reset those of the SDKs."""
+"""How long a model may be silent: our own clock on its chunks, since pings reset those of the SDKs."""
 
 import asyncio
+import math
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from atto.broker.alarms import Alarms
 from atto.protocol.errors import ModelError
-
-_EARLY = 1e-3
-"""Seconds by which an event loop's timer may go off too early."""
+from atto_workers.interruption import Interruption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,71 +28,64 @@ class TimeoutPolicy:
 
 
 class StreamTimer:
-    """`async with StreamTimer(policy, model)` around one stream; `heard()` for every chunk of it.
+    """`with StreamTimer(policy, model, alarms) as timer` around one stream; `timer.heard()` for every chunk.
 
     Raises a transient `ModelError` that names `model`, once the body, which is cancelled there and then, has
-    ended. One timer of the event loop serves the whole stream: a chunk only notes the time, and the timer is
-    set anew when it goes off.
+    ended. A chunk only notes the time.
     """
 
-    def __init__(self, policy: TimeoutPolicy, model: str) -> None:
+    def __init__(self, policy: TimeoutPolicy, model: str, alarms: Alarms) -> None:
+        self.due = math.inf
         self._policy = policy
         self._model = model
-        self._loop = asyncio.get_running_loop()
-        self._now = self._loop.time
-        self._body = asyncio.timeout(None)
-        self._handle: asyncio.TimerHandle | None = None
-        self._began = self._last = 0.0
+        self._alarms = alarms
+        self._now = asyncio.get_running_loop().time
+        self._body = Interruption()
+        self._silence = _seconds(policy.first_chunk)
+        self._ends = math.inf
         self._has_spoken = False
-        self._expired = ""
 
     def heard(self) -> None:
         """A chunk came."""
-        self._last = self._now()
-        if not self._has_spoken:
-            self._has_spoken = True
-            self._arm()
+        due = self._now() + self._silence
+        if self._has_spoken:
+            self.due = min(due, self._ends)
+            return
+        self._has_spoken = True
+        self._silence = _seconds(self._policy.stall)
+        self._set()
 
-    async def __aenter__(self) -> Self:
-        self._began = self._last = self._now()
-        await self._body.__aenter__()
-        self._arm()
+    def ring(self) -> None:
+        """The stream took too long."""
+        self._body.interrupt()
+
+    def __enter__(self) -> Self:
+        self._ends = self._now() + _seconds(self._policy.total)
+        self._body.__enter__()
+        self._set()
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-        try:
-            await self._body.__aexit__(kind, error, trace)
-        except TimeoutError:
-            raise ModelError(f"{self._model}: {self._expired}", transient=True) from None
+        self._alarms.clear(self)
+        if self._body.__exit__(kind, error, trace):
+            raise ModelError(f"{self._model}: {self._expired()}", transient=True) from None
 
-    def _arm(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-        due, _ = self._due()
-        self._handle = None if due is None else self._loop.call_at(due, self._ring)
+    def _set(self) -> None:
+        self.due = min(self._now() + self._silence, self._ends)
+        if self.due < math.inf:
+            self._alarms.set(self)
 
-    def _ring(self) -> None:
-        due, what = self._due()
-        if due is None or due > self._now() + _EARLY:
-            self._arm()
-            return
-        self._handle = None
-        self._expired = what
-        self._body.reschedule(self._now())
-
-    def _due(self) -> tuple[float | None, str]:
-        """When the body has to end, as things stand, and the words for that."""
+    def _expired(self) -> str:
+        """What took too long."""
         policy = self._policy
+        if self.due == self._ends:
+            return f"the answer took more than {policy.total:g} s"
         if self._has_spoken:
-            silence, what = policy.stall, "no further chunk came"
-        else:
-            silence, what = policy.first_chunk, "no first chunk came"
-        total = None if policy.total is None else self._began + policy.total
-        quiet = None if silence is None else self._last + silence
-        if quiet is not None and (total is None or quiet <= total):
-            return quiet, f"{what} within {silence:g} s"
-        return total, "" if total is None else f"the answer took more than {policy.total:g} s"
+            return f"no further chunk came within {policy.stall:g} s"
+        return f"no first chunk came within {policy.first_chunk:g} s"
+
+
+def _seconds(bound: float | None) -> float:
+    return math.inf if bound is None else bound

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from http import HTTPStatus
 
+from atto.broker.alarms import Alarms
 from atto.models import Model, ModelRequest
 from atto.models.assemble import Assembled
 from atto.protocol.errors import ModelError
@@ -32,6 +33,7 @@ class Upstream:
         self._name = f"{origin.provider}/{origin.model}"
         self._policy = policy
         self._jitter = jitter
+        self._alarms = Alarms()
         self._limiter = Limiter(policy.limits, clock)
         self._budget = RetryBudget(policy.retries, clock)
         self._breaker = Breaker(policy.breaker, self._name, patience=policy.retries.patience, clock=clock)
@@ -54,7 +56,9 @@ class Upstream:
         self._budget.called()
         failures = 0
         while True:
-            stream = ModelStream(model, request, name=self._name, timeouts=self._policy.timeouts)
+            stream = ModelStream(
+                model, request, name=self._name, timeouts=self._policy.timeouts, alarms=self._alarms
+            )
             try:
                 assembled = await self._try(stream, request, on_chunk, is_retry=failures > 0)
             except ModelError as error:

@@ -48,16 +48,18 @@ class _Speech:
         self._heard_since = log.next
 
     def add(self, chunk: Chunk) -> None:
-        log = self._log
-        match chunk:
-            case TextChunk(text):
-                for piece in _pieces(text):
-                    log.append(TextDelta(seq=log.next, step=self._step, text=piece))
-            case ReasoningChunk(text):
-                for piece in _pieces(text):
-                    log.append(ReasoningDelta(seq=log.next, step=self._step, text=piece))
-            case _:
-                pass
+        if isinstance(chunk, TextChunk):
+            kind = TextDelta
+        elif isinstance(chunk, ReasoningChunk):
+            kind = ReasoningDelta
+        else:
+            return
+        log, text = self._log, chunk.text
+        if len(text) > _PIECE:
+            for piece in _pieces(text):
+                log.append(kind(seq=log.next, step=self._step, text=piece))
+        elif text:
+            log.append(kind(seq=log.next, step=self._step, text=text))
 
     def restart(self, error: ModelError) -> None:
         """Voids what was said since the last time, if anything was."""

@@ -5,6 +5,8 @@ import enum
 from types import TracebackType
 from typing import Self
 
+from atto_workers.interruption import Interruption
+
 
 class StopReason(enum.Enum):
     """Why a run ends before it is through."""
@@ -25,7 +27,7 @@ class Stopped(Exception):
 
 
 class RunScope:
-    """`async with scope`: the body can be stopped at any of its awaits, and is at the deadline.
+    """`with scope`: the body can be stopped at any of its awaits, and is at the deadline.
 
     A stop before the body begins is kept until then; the first stop wins; one after the body has ended does
     nothing to it. May be entered again. `deadline` is in the event loop's time. Raises `Stopped`.
@@ -33,31 +35,33 @@ class RunScope:
 
     def __init__(self, deadline: float | None = None) -> None:
         self.deadline = deadline
-        self._timeout: asyncio.Timeout | None = None
+        self._body: Interruption | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._stop: Stopped | None = None
 
     def stop(self, reason: StopReason, detail: str = "") -> None:
         """Cancels the body, now or as soon as it begins."""
         if self._stop is None:
             self._stop = Stopped(reason, detail)
-            if self._timeout is not None and not self._timeout.expired():
-                self._timeout.reschedule(asyncio.get_running_loop().time())
+            if self._body is not None:
+                self._body.interrupt()
 
-    async def __aenter__(self) -> Self:
-        if self.deadline is not None and self.deadline <= asyncio.get_running_loop().time():
+    def __enter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        if self.deadline is not None and self.deadline <= loop.time():
             self.stop(StopReason.EXPIRED)
         if self._stop is not None:
             raise self._stop
-        self._timeout = await asyncio.timeout_at(self.deadline).__aenter__()
+        self._body = Interruption().__enter__()
+        if self.deadline is not None:
+            self._timer = loop.call_at(self.deadline, self.stop, StopReason.EXPIRED)
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        timeout, self._timeout = self._timeout, None
-        if timeout is None:
-            return
-        try:
-            await timeout.__aexit__(kind, error, trace)
-        except TimeoutError:
+        body, self._body = self._body, None
+        if self._timer is not None:
+            self._timer.cancel()
+        if body is not None and body.__exit__(kind, error, trace):
             raise (self._stop or Stopped(StopReason.EXPIRED)) from None
