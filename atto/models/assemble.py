@@ -21,7 +21,7 @@ from atto.protocol.messages import AnyPart, Message, Origin, ReasoningPart, Text
 
 # Arguments travel inside an event of a batch, and lie inside a message of a snapshot: what is nested around
 # them there counts against the same limit, or a listener could not read what the model said.
-_AROUND = b"[" * 10
+_AROUND = 10
 
 _objects = msgspec.json.Decoder(dict[str, Any])
 
@@ -144,7 +144,7 @@ def parse_arguments(text: str) -> dict[str, Any] | None:
         return {}
     try:
         data = text.encode()
-        check_depth(_AROUND + data)
+        check_depth(data, around=_AROUND)
         return _objects.decode(data)
     except (InvalidTurn, msgspec.MsgspecError, UnicodeEncodeError):
         return None

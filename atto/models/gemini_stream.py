@@ -34,7 +34,7 @@ from atto.protocol.messages import Usage
 _DONE = b"[DONE]"  # of proxies that put OpenAI's marker at the end of any stream
 
 # A part's JSON lies deeper inside an event or a snapshot than in the payload, and must be readable there.
-_AROUND = b"[" * 10
+_AROUND = 10
 
 _REASONS = {
     "STOP": "stop",
@@ -153,7 +153,7 @@ class GeminiReader:
         if payload.strip() == _DONE:
             return []
         try:
-            check_depth(_AROUND + payload)
+            check_depth(payload, around=_AROUND)
             found = self._parse(payload)
         except (InvalidTurn, msgspec.ValidationError, ValueError) as error:
             raise self._failures.cut(f"a chunk of the stream is not valid: {error}") from None

@@ -105,11 +105,14 @@ def probe_run_id(data: bytes) -> str | None:
     return run_id if isinstance(run_id, str) else None
 
 
-def check_depth(data: bytes) -> None:
-    """Raises `InvalidTurn` if arrays and objects nest deeper than `MAX_DEPTH`, in linear time."""
-    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+def check_depth(data: bytes, *, around: int = 0) -> None:
+    """Raises `InvalidTurn` if arrays and objects nest deeper than `MAX_DEPTH`, in linear time.
+
+    `around`: levels in which `data` is going to lie itself.
+    """
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH - around:
         return
-    depth = 0
+    depth = around
     for match in _STRING_OR_BRACKET.finditer(data):
         first = data[match.start()]
         if first in b"[{":

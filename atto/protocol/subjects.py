@@ -69,7 +69,11 @@ class Subjects:
 
     def event(self, session: str, run: str) -> str:
         """Where the events of a run go."""
-        return f"{self._event}{encode_session(session)}.{encode_run(run)}"
+        return self.event_of(encode_session(session), encode_run(run))
+
+    def event_of(self, session_token: str, run_token: str) -> str:
+        """The same, of ids that are encoded already."""
+        return f"{self._event}{session_token}.{run_token}"
 
     def cancel(self, session: str, run: str) -> str:
         """Where a run's cancellation is published."""

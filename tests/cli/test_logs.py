@@ -7,7 +7,7 @@ import pytest
 
 from atto.protocol.errors import StoreUnavailable
 from atto_workers.logs import configure_logs
-from atto_workers.turn_context import turn_context
+from atto_workers.turn_context import TurnContext
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def logging_as_it_was():
 
 def test_a_line_names_its_turn(capsys: pytest.CaptureFixture[str]):
     configure_logs(as_json=True)
-    with turn_context(session="ann", run="r", partition=3), turn_context(attempt=2):
+    with TurnContext(session="ann", run="r", partition=3), TurnContext(attempt=2):
         logging.getLogger("atto.worker").info("said")
     line = json.loads(capsys.readouterr().err)
     assert {k: line[k] for k in ("event", "session", "run", "partition", "attempt")} == {

@@ -70,13 +70,13 @@ async def test_after_a_reconnect_listeners_need_not_wait_for_the_end_of_the_run(
     await Topology(namespace).declare(jetstream)
     outbox = Outbox(jetstream)
     serving = asyncio.create_task(outbox.serve())
-    log = RunLog(outbox, Subjects(namespace).event("s", "r"))
-    log.append(delta(log, "swallowed"))
-    log._take()  # taken, and never arrived
-    outbox.reconnected()
-    async with asyncio.timeout(5):
-        while not (batches := await stored(jetstream, namespace)):
-            await asyncio.sleep(0)
+    with RunLog(outbox, Subjects(namespace).event("s", "r")) as log:
+        log.append(delta(log, "swallowed"))
+        log._take()  # taken, and never arrived
+        outbox.reconnected()
+        async with asyncio.timeout(5):
+            while not (batches := await stored(jetstream, namespace)):
+                await asyncio.sleep(0)
     serving.cancel()
     assert [event.text for batch in batches for event in batch.events] == ["swallowed"]
 

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,7 +12,6 @@ from nats.aio.msg import Msg
 from atto.broker.jetstream import JetStream
 from atto.protocol import codec
 from atto.protocol.errors import InvalidTurn
-from atto.protocol.ids import encode_run
 from atto.protocol.subjects import Subjects
 from atto_workers.delivery import Delivery
 from atto_workers.run.scope import RunScope, StopReason
@@ -59,18 +58,18 @@ class Cancels:
             async for stored in reading:
                 self._take(stored.subject, stored.data)
 
-    @contextlib.contextmanager
-    def watching(self, delivery: Delivery, scope: RunScope) -> Generator[None, None, None]:
-        """Stops `scope` when the delivery's run is cancelled, or at once if it was before."""
-        key = (delivery.token, encode_run(delivery.run_id or ""))
+    def watch(self, delivery: Delivery, scope: RunScope) -> None:
+        """Until `unwatch`, `scope` is stopped when the delivery's run is cancelled, or now if it was."""
+        key = (delivery.token, delivery.run_token)
         if (reason := self._early.pop(key, None)) is not None:
             scope.stop(StopReason.CANCELLED, reason)
         self._running[key] = scope
-        try:
-            yield
-        finally:
-            del self._running[key]
-            self._early.pop(key, None)
+
+    def unwatch(self, delivery: Delivery) -> None:
+        """The run has ended, or is not this worker's any more."""
+        key = (delivery.token, delivery.run_token)
+        del self._running[key]
+        self._early.pop(key, None)
 
     async def _hear(self, message: Msg) -> None:
         self._take(message.subject, message.data)

@@ -100,7 +100,8 @@ class Delivery:
     """One turn, as far as it can be made out.
 
     `fresh`: certainly the first delivery of this message. `content` is None for one that cannot be run; then
-    `problem` says why, and `session` and `run_id` are None where they cannot be known.
+    `problem` says why, and `session` and `run_id` are None where they cannot be known. `token` and
+    `run_token` are the ids as subjects have them.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class Delivery:
         self.token = subjects.stored_turn(message.subject).token
         self.session: str | None = None
         self.run_id: str | None = None
+        self.run_token = ""
         self.content: Content | None = None
         self.problem: Problem | None = None
         try:
@@ -151,6 +153,6 @@ class Delivery:
         """The body's, else `Nats-Msg-Id`, else that of the place in the stream. Raises `InvalidRunId`."""
         run_id = named or self.headers.get("Nats-Msg-Id")
         if run_id is None:
-            return run_id_of_sequence(self.sequence, self.timestamp_ms)
-        encode_run(run_id)
+            run_id = run_id_of_sequence(self.sequence, self.timestamp_ms)
+        self.run_token = encode_run(run_id)
         return run_id

@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from atto.protocol.ids import encode_run
 from atto_workers.delivery import Claim, ClaimState, Delivery
 from atto_workers.passivation import IdleSessions, Resident
 from atto_workers.run.scope import RunScope, StopReason
@@ -69,7 +68,7 @@ class Mailboxes:
         """
         for mailbox in filter(None, (claim.mailboxes.get(token) for claim in claims)):
             for delivery in mailbox.queue:
-                if delivery.fresh and delivery.run_id is not None and encode_run(delivery.run_id) == run:
+                if delivery.fresh and delivery.run_token == run:
                     mailbox.queue.remove(delivery)
                     self._tasks.create_task(self._run_aside(delivery), name=f"cancelled {run}")
                     return
@@ -112,19 +111,17 @@ class Mailboxes:
                 async with self._slots:
                     if not mailbox.queue:
                         break
-                    await self._run(mailbox, mailbox.queue.popleft(), resident)
+                    delivery = mailbox.queue.popleft()
+                    mailbox.running = RunScope(delivery.deadline())
+                    try:
+                        await self._runner.run(delivery, resident, mailbox.running)
+                    finally:
+                        mailbox.running = None
+                        self._finish(delivery)
         finally:
             del claim.mailboxes[mailbox.token]
             mailbox.idle.set()
             self._idle_sessions.put(mailbox.token, resident)
-
-    async def _run(self, mailbox: Mailbox, delivery: Delivery, resident: Resident) -> None:
-        mailbox.running = RunScope(delivery.deadline())
-        try:
-            await self._runner.run(delivery, resident, mailbox.running)
-        finally:
-            mailbox.running = None
-            self._finish(delivery)
 
     async def _run_aside(self, delivery: Delivery) -> None:
         try:

@@ -1,21 +1,31 @@
 """Which turn this task is about, for log lines."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Any, Self
 
 _turn: ContextVar[dict[str, Any] | None] = ContextVar("atto_turn", default=None)
 
 
-@contextmanager
-def turn_context(**fields: Any) -> Generator[None]:
-    """Log lines of this task, and of those that it starts, carry `fields` too."""
-    token = _turn.set({**(_turn.get() or {}), **fields})
-    try:
-        yield
-    finally:
-        _turn.reset(token)
+class TurnContext:
+    """`with TurnContext(session=…)`: log lines of this task, and of those that it starts, carry these."""
+
+    __slots__ = ("_fields", "_token")
+
+    def __init__(self, **fields: Any) -> None:
+        self._fields = fields
+        self._token: Token[dict[str, Any] | None] | None = None
+
+    def __enter__(self) -> Self:
+        outer = _turn.get()
+        self._token = _turn.set(self._fields if outer is None else {**outer, **self._fields})
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._token is not None:
+            _turn.reset(self._token)
 
 
 def current_turn() -> dict[str, Any]:

@@ -31,7 +31,17 @@ class ModelStream:
     async def read(self, on_chunk: OnChunk) -> Assembled:
         """The whole answer; every chunk of it was handed to `on_chunk`. Raises nothing but `ModelError`."""
         try:
-            return await self._read(on_chunk)
+            assembler = Assembler(self._model.origin)
+            heard, add = self._timer.heard, assembler.add
+            with self._timer:
+                async with contextlib.aclosing(self._model.stream(self._request)) as chunks:
+                    async for chunk in chunks:
+                        heard()
+                        add(chunk)
+                        if isinstance(chunk, UsageChunk):
+                            self.usage = chunk.usage
+                        on_chunk(chunk)
+            return self._finished(assembler)
         except ModelError:
             raise
         except Exception as error:
@@ -40,17 +50,7 @@ class ModelStream:
             _log.warning("%s: %s raised", self._name, type(self._model).__name__, exc_info=error)
             raise ModelError(f"{self._name}: {what}") from error
 
-    async def _read(self, on_chunk: OnChunk) -> Assembled:
-        assembler = Assembler(self._model.origin)
-        heard, add = self._timer.heard, assembler.add
-        with self._timer:
-            async with contextlib.aclosing(self._model.stream(self._request)) as chunks:
-                async for chunk in chunks:
-                    heard()
-                    add(chunk)
-                    if isinstance(chunk, UsageChunk):
-                        self.usage = chunk.usage
-                    on_chunk(chunk)
+    def _finished(self, assembler: Assembler) -> Assembled:
         try:
             return assembler.finish()
         except ModelError as error:

@@ -93,7 +93,18 @@ class Upstream:
             self._refuse_if_open(slot)  # it may have opened during the wait
             self.tally.tries += 1
             self.tally.retries += is_retry
-            assembled = await self._read(stream, slot, on_chunk)
+            ticket = self._breaker.enter()
+            try:
+                assembled = await stream.read(on_chunk)
+            except ModelError as error:
+                self.tally.failed += 1
+                self._learn(error, slot, ticket)
+                raise
+            except BaseException:
+                self._breaker.left(ticket)
+                raise
+            self._breaker.answered(ticket)
+            self._limiter.answered()
         finally:
             usage = stream.usage
             self._limiter.release(
@@ -111,21 +122,6 @@ class Upstream:
             if slot is not None:
                 self._limiter.unused(slot)
             raise
-
-    async def _read(self, stream: ModelStream, slot: Slot, on_chunk: OnChunk) -> Assembled:
-        ticket = self._breaker.enter()
-        try:
-            assembled = await stream.read(on_chunk)
-        except ModelError as error:
-            self.tally.failed += 1
-            self._learn(error, slot, ticket)
-            raise
-        except BaseException:
-            self._breaker.left(ticket)
-            raise
-        self._breaker.answered(ticket)
-        self._limiter.answered()
-        return assembled
 
     def _learn(self, error: ModelError, slot: Slot, ticket: int) -> None:
         """What a failure tells about the calls to come."""

@@ -22,8 +22,8 @@ class EventLog(Protocol):
         """How many bytes one event may have."""
         ...
 
-    def append(self, event: AnyEvent) -> None:
-        """Adds the event numbered `self.next`."""
+    def append(self, event: AnyEvent, encoded: bytes | None = None) -> None:
+        """Adds the event numbered `self.next`; `encoded`: its JSON, where it is known already."""
         ...
 
     async def confirm(self) -> None:
@@ -56,7 +56,7 @@ class DelegateLog:
         """How many bytes one event may have."""
         return self._log.event_limit - _ENVELOPE - len(self._call_id)
 
-    def append(self, event: AnyEvent) -> None:
+    def append(self, event: AnyEvent, encoded: bytes | None = None) -> None:  # noqa: ARG002 - as of EventLog
         """Adds the event numbered `self.next`."""
         said = _innermost(event)
         if isinstance(said, ModelCompleted):

@@ -11,7 +11,8 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
-from weakref import WeakSet
+from types import TracebackType
+from typing import Self
 
 import nats.errors
 from nats.aio.client import Client as Connection
@@ -59,7 +60,7 @@ class Outbox:
         self._spoke: set[RunLog] = set()
         self._beat: asyncio.TimerHandle | None = None
         self._pace = BEAT
-        self._logs: WeakSet[RunLog] = WeakSet()
+        self._logs: set[RunLog] = set()
         self._wake = asyncio.Event()
 
     @property
@@ -70,6 +71,10 @@ class Outbox:
     def open(self, log: "RunLog") -> None:
         """`log` is going to speak."""
         self._logs.add(log)
+
+    def close(self, log: "RunLog") -> None:
+        """`log` has said all."""
+        self._logs.discard(log)
 
     def reconnected(self) -> None:
         """The lost connection may have swallowed events: listeners need not wait for their runs to end."""
@@ -122,7 +127,7 @@ class Outbox:
 
 
 class RunLog:
-    """The events of one attempt at a run.
+    """The events of one attempt at a run: `with RunLog(…) as log`.
 
     `since`: the number of its first event. `is_silenced`: tells that another worker speaks for the run now;
     from then on nothing is published.
@@ -144,6 +149,7 @@ class RunLog:
         self._prefix = b'{"v":%d,"attempt":%d,"since":%d,"events":[' % (SCHEMA_VERSION, attempt, since)
         self._is_silenced = is_silenced
         self._buffer: list[bytes] = []
+        self._size = 0
         self._sent: list[bytes] = []
         self._confirmed = 0
         self._generation = outbox.connection.stats["reconnects"]
@@ -152,18 +158,29 @@ class RunLog:
         self._unstored: set[int] = set()
         self._acknowledged = asyncio.Event()
         self._confirming = asyncio.Lock()
-        outbox.open(self)
+
+    def __enter__(self) -> Self:
+        self._outbox.open(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._outbox.close(self)
 
     @property
     def event_limit(self) -> int:
         """How many bytes one event may have."""
         return self._limit
 
-    def append(self, event: AnyEvent) -> None:
-        """Adds the event numbered `self.next`."""
-        self._buffer.append(codec.encode(event))
+    def append(self, event: AnyEvent, encoded: bytes | None = None) -> None:
+        """Adds the event numbered `self.next`; `encoded`: its JSON, where it is known already."""
+        data = codec.encode(event) if encoded is None else encoded
         self.next += 1
-        self._outbox.offer(self)
+        self._size += len(data) + 1
+        if not self._buffer:  # else it has been offered
+            self._outbox.offer(self)
+        self._buffer.append(data)
 
     def repeat(self) -> None:
         """Publishes all of it once more, soon, without waiting; `confirm` does not rely on that."""
@@ -251,13 +268,22 @@ class RunLog:
 
     def _take(self) -> bytes:
         """The next batch: as many events as fit into a message."""
-        size = count = 0
-        for event in self._buffer:
-            size += len(event) + 1
-            if count and size > self._limit:
-                break
-            count += 1
-        batch = self._prefix + b",".join(self._buffer[:count]) + b"]}"
-        del self._buffer[:count]
+        events, self._buffer = self._buffer, []
+        if self._size > self._limit:
+            count = _fitting(events, self._limit)
+            self._buffer = events[count:]
+            del events[count:]
+        self._size = sum(map(len, self._buffer)) + len(self._buffer)
+        batch = self._prefix + b",".join(events) + b"]}"
         self._sent.append(batch)
         return batch
+
+
+def _fitting(events: list[bytes], limit: int) -> int:
+    """How many of the first events fit into `limit` bytes; one does in any case."""
+    size = 0
+    for count, event in enumerate(events):
+        size += len(event) + 1
+        if count and size > limit:
+            return count
+    return len(events)

@@ -29,13 +29,13 @@ async def call_model(
         usage=assembled.usage,
         finish=assembled.finish,
     )
-    size = len(codec.encode(event))
-    if size > log.event_limit:
+    encoded = codec.encode(event)
+    if len(encoded) > log.event_limit:
         raise ModelError(
-            f"the model's message has {size:,} bytes, more than the {log.event_limit:,} that the broker "
-            "takes in one message: ask for less (`max_tokens`), or raise its max_payload"
+            f"the model's message has {len(encoded):,} bytes, more than the {log.event_limit:,} that the "
+            "broker takes in one message: ask for less (`max_tokens`), or raise its max_payload"
         )
-    log.append(event)
+    log.append(event, encoded)
     return event
 
 

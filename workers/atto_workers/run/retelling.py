@@ -58,16 +58,21 @@ def steps_of_progress(progress: Progress) -> list[ToldStep]:
     ]
 
 
+def is_told(snapshot: Snapshot, record: RunRecord, messages: tuple[Message, ...]) -> bool:
+    """Whether the run added just these messages, as nearly all do."""
+    return snapshot.messages[record.end - len(messages) : record.end] == messages
+
+
 def completed(
-    log: RunLog, snapshot: Snapshot, record: RunRecord, *, told: list[ToldStep], usage: Usage
+    log: RunLog, snapshot: Snapshot, record: RunRecord, *, told: list[ToldStep] | None, usage: Usage
 ) -> RunCompleted:
-    """The terminal event of a committed run. `told`: the steps that its listeners heard whole.
+    """The terminal event of a committed run. `told`: the steps that its listeners heard whole; None: all.
 
     What is committed counts. Where it is not what was told (its worker died between the commit and its last
     events, or another worker was faster), the steps from there on are told anew.
     """
-    committed = steps_of_messages(_messages(snapshot, record))
-    if committed != told:
+    committed = [] if told is None else steps_of_messages(_messages(snapshot, record))
+    if told is not None and committed != told:
         known = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(committed, told, strict=False)))
         reason = "the run was committed by another worker"
         log.append(StepRestarted(seq=log.next, step=known + 1, reason=reason))

@@ -44,7 +44,7 @@ from atto_workers.run.loop import run_loop
 from atto_workers.run.outcome import AttemptsExhausted, Outcome, failed, now, outcome_of
 from atto_workers.run.scope import RunScope, Stopped, StopReason
 from atto_workers.topology import DUPLICATE_WINDOW
-from atto_workers.turn_context import turn_context
+from atto_workers.turn_context import TurnContext
 
 MAX_ATTEMPTS = 5
 """Attempts at a turn, over all its owners, before it is a dead letter."""
@@ -110,13 +110,15 @@ class TurnRunner:
                 problem = delivery.problem or Problem("invalid_turn", "the turn cannot be read")
                 await self._bury(delivery, problem)
                 return
-            named = turn_context(
-                session=content.session, run=content.run_id, partition=delivery.claim.partition
-            )
-            with named, self._cancels.watching(delivery, scope):
-                while not delivery.claim.is_lost:
-                    if await self._attempt(delivery, content, resident, scope):
-                        return
+            partition = delivery.claim.partition
+            self._cancels.watch(delivery, scope)
+            try:
+                with TurnContext(session=content.session, run=content.run_id, partition=partition):
+                    while not delivery.claim.is_lost:
+                        if await self._attempt(delivery, content, resident, scope):
+                            return
+            finally:
+                self._cancels.unwatch(delivery)
         except commits.GaveUp:
             resident.snapshot = None
         except Exception as error:  # noqa: BLE001 - a defect of ours costs this turn, not the worker
@@ -150,27 +152,26 @@ class TurnRunner:
         self, delivery: Delivery, content: Content, resident: Resident, scope: RunScope
     ) -> bool:
         """Whether the turn is over for this worker."""
-        progress = await self._progress(delivery, content.session, content.run_id)
+        progress = await self._progress(delivery)
         if await self._is_over(delivery, progress):
             return True
-        log = self._log_of(delivery, content.session, content.run_id, progress)
-        attempt = _Attempt(delivery, content, progress, log)
-        try:
-            with turn_context(attempt=log.attempt):
+        with self._log_of(delivery, progress) as log, TurnContext(attempt=log.attempt):
+            attempt = _Attempt(delivery, content, progress, log)
+            try:
                 outcome = await self._outcome(attempt, resident, scope)
-            if not (delivery.fresh or isinstance(outcome.terminal, RunCompleted)):
-                await self._fence(attempt, resident)
-        except Stopped as stop:
-            await self._hand_back(log, stop)
+                if not (delivery.fresh or isinstance(outcome.terminal, RunCompleted)):
+                    await self._fence(attempt, resident)
+            except Stopped as stop:
+                await self._hand_back(log, stop)
+                return True
+            except _KnownRun:
+                delivery.fresh = False
+                return False
+            except ConcurrentWrite:
+                await self._start_over(attempt, resident)
+                return False
+            await self._end(delivery, log, outcome)
             return True
-        except _KnownRun:
-            delivery.fresh = False
-            return False
-        except ConcurrentWrite:
-            await self._start_over(attempt, resident)
-            return False
-        await self._end(delivery, log, outcome)
-        return True
 
     async def _outcome(self, attempt: "_Attempt", resident: Resident, scope: RunScope) -> Outcome:
         """How the attempt ends. Raises `Stopped` where another worker goes on; and what starts it over."""
@@ -270,15 +271,16 @@ class TurnRunner:
         record = snapshot.record(content.run_id)
         if record is None:
             raise StoreCorrupt("the store returned a snapshot without the run that it has just committed")
-        told = retelling.steps_of_messages(answer.messages)
+        told = None
+        if not retelling.is_told(snapshot, record, answer.messages):
+            told = retelling.steps_of_messages(answer.messages)
         return retelling.completed(log, snapshot, record, told=told, usage=answer.usage)
 
     async def _ended_by_former(self, attempt: "_Attempt") -> TerminalEvent | None:
         """A terminal event that a former owner got in after this one had read the events, and before this
         one's first: callers have heard it, so it stands. From here on nobody listens to former owners.
         """
-        delivery, content, _, log = attempt
-        progress = await self._progress(delivery, content.session, content.run_id, until=log.attempt)
+        progress = await self._progress(attempt.delivery, until=attempt.log.attempt)
         return progress.terminal
 
     async def _session(self, attempt: "_Attempt", resident: Resident) -> Snapshot:
@@ -328,11 +330,11 @@ class TurnRunner:
         """A turn that cannot be run: a dead letter, and a terminal event where its run can be named."""
         await self._file(delivery, problem)
         if delivery.session is not None and delivery.run_id is not None:
-            progress = await self._progress(delivery, delivery.session, delivery.run_id)
+            progress = await self._progress(delivery)
             if progress.terminal is None:
-                log = self._log_of(delivery, delivery.session, delivery.run_id, progress)
-                log.append(failed(log.next, problem))
-                await log.confirm()
+                with self._log_of(delivery, progress) as log:
+                    log.append(failed(log.next, problem))
+                    await log.confirm()
         await self._acknowledge(delivery)
 
     async def _file(self, delivery: Delivery, problem: Problem) -> None:
@@ -345,13 +347,11 @@ class TurnRunner:
             else:
                 return
 
-    async def _progress(
-        self, delivery: Delivery, session: str, run_id: str, *, until: int | None = None
-    ) -> Progress:
+    async def _progress(self, delivery: Delivery, *, until: int | None = None) -> Progress:
         """How far earlier attempts came. Nobody is asked where there can be none."""
-        if delivery.fresh and _is_new(run_id, delivery.timestamp_ms):
+        if delivery.fresh and _is_new(delivery.run_id or "", delivery.timestamp_ms):
             return Progress()
-        subject = self._subjects.event(session, run_id)
+        subject = self._subjects.event_of(delivery.token, delivery.run_token)
         while True:
             try:
                 return await read_progress(
@@ -362,7 +362,7 @@ class TurnRunner:
                     raise commits.GaveUp from None
                 await asyncio.sleep(RETRY_PAUSE)
 
-    def _log_of(self, delivery: Delivery, session: str, run_id: str, progress: Progress) -> RunLog:
+    def _log_of(self, delivery: Delivery, progress: Progress) -> RunLog:
         """The next attempt's.
 
         Attempts are numbered by ownership, not by what was read of earlier ones: a former owner that was
@@ -372,7 +372,7 @@ class TurnRunner:
         is_first = delivery.fresh and progress.attempt == 0
         return RunLog(
             self._outbox,
-            self._subjects.event(session, run_id),
+            self._subjects.event_of(delivery.token, delivery.run_token),
             attempt=1 if is_first else max(delivery.claim.epoch, progress.attempt + 1),
             since=progress.next,
             is_silenced=lambda: delivery.claim.is_lost,

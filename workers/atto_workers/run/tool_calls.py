@@ -17,6 +17,7 @@ from atto_workers.run.delegation import DelegateLog, EventLog
 from atto_workers.run.journal import Progress, StepDone
 
 _AROUND = 8 + MAX_DELEGATION
+"""Levels by which batch, snapshot and the events of asking agents nest a result deeper, at the most."""
 
 _log = logging.getLogger("atto.worker")
 
@@ -122,14 +123,15 @@ class ToolCalls:
         return groups
 
     async def _call(self, call: ToolCallPart) -> ToolCompleted:
-        log = self._log
         content, is_error, change = await self._outcome(call)
         event = self._completed(call, content, is_error, change)
-        problem = self._unfit(event)
+        encoded = codec.encode(event)
+        problem = self._unfit(encoded)
         if problem is not None:
             event = self._completed(call, problem, is_error=True, change=StateChange())
+            encoded = None
         self._state.apply(event.change)
-        log.append(event)
+        self._log.append(event, encoded)
         return event
 
     async def _outcome(self, call: ToolCallPart) -> tuple[Any, bool, StateChange]:
@@ -199,9 +201,8 @@ class ToolCalls:
             change=change,
         )
 
-    def _unfit(self, event: ToolCompleted) -> str | None:
+    def _unfit(self, encoded: bytes) -> str | None:
         """What is wrong with a result that could not travel."""
-        encoded = codec.encode(event)
         limit = self._log.event_limit
         if len(encoded) > limit:
             return (
@@ -209,7 +210,6 @@ class ToolCalls:
                 "that a message may have: ask for less at a time"
             )
         with contextlib.suppress(InvalidTurn):
-            # The batch, the snapshot and the events of asking agents nest it deeper, by less than this.
-            codec.check_depth(b"[" * _AROUND + encoded)
+            codec.check_depth(encoded, around=_AROUND)
             return None
         return f"the tool's state changes are nested more than {codec.MAX_DEPTH - _AROUND} levels deep"
