@@ -5,6 +5,7 @@ for all partitions; a message says in its reply subject which consumer it is of,
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import nats.errors
 from nats.aio.client import Client as Connection
 from nats.aio.msg import Msg
 
+from atto.broker.hearing import subscribe
 from atto.broker.jetstream import status
 from atto.protocol.subjects import Subjects
 from atto_workers.delivery import Claim, Delivery, place_of
@@ -29,6 +31,8 @@ HEARTBEAT = 2.0
 PATIENCE = 2.5 * HEARTBEAT
 """Seconds of silence after which a pull is taken for lost."""
 LARGEST_PULL = 64
+LOOK_PERIOD = 1.0
+"""Seconds between two looks at all pulls."""
 
 _SECOND = 1_000_000_000
 _log = logging.getLogger("atto.worker")
@@ -72,15 +76,14 @@ class Intake:
         self._missed = missed
         self._inbox = connection.new_inbox()
         self._pulls: dict[str, _Pulling] = {}
+        self._hungry: dict[str, _Pulling] = {}
         self._held = 0
         self._starved = False
         self._wake = asyncio.Event()
         self._subscription: Any = None
 
     async def __aenter__(self) -> Self:
-        self._subscription = await self._connection.subscribe(
-            f"{self._inbox}.*", cb=self._receive, pending_msgs_limit=-1, pending_bytes_limit=-1
-        )
+        self._subscription = await subscribe(self._connection, f"{self._inbox}.*", self._receive)
         return self
 
     async def __aexit__(
@@ -111,39 +114,54 @@ class Intake:
         for pulling in self._pulls.values():
             pulling.asked = 0
             pulling.claim.doubtful_until_ms = int((time.time() + DUPLICATE_WINDOW) * 1000)
+        self._hungry.update(self._pulls)
         self._wake.set()
 
     async def serve(self) -> None:
         """Pulls again wherever pulls ran out or were lost, and keeps what is held from being redelivered."""
         loop = asyncio.get_running_loop()
-        heartbeat_due = loop.time() + ACK_WAIT / 4
+        look_due, heartbeat_due = loop.time() + LOOK_PERIOD, loop.time() + ACK_WAIT / 4
         while True:
-            try:
-                async with asyncio.timeout(1.0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(look_due):
                     await self._wake.wait()
-            except TimeoutError:
-                pass
             self._wake.clear()
-            self._starved = False
-            for pulling in list(self._pulls.values()):
-                if pulling.asked and loop.time() - pulling.heard > PATIENCE:
-                    pulling.asked = 0
-                    self._doubt(pulling.claim)
+            hungry, self._hungry = self._hungry, {}
+            for pulling in hungry.values():
                 await self._pull(pulling)
+            if self._starved and self._held < self._credits:
+                look_due = loop.time()
+            if loop.time() >= look_due:
+                look_due = loop.time() + LOOK_PERIOD
+                await self._look()
             if loop.time() >= heartbeat_due:
                 heartbeat_due = loop.time() + ACK_WAIT / 4
                 await self._hold()
 
-    async def _pull(self, pulling: _Pulling) -> None:
-        """Asks for more turns of a partition once less than half of its allowance is on its way."""
+    async def _look(self) -> None:
+        """At all pulls."""
+        now = asyncio.get_running_loop().time()
+        self._starved = False
+        for pulling in list(self._pulls.values()):
+            if pulling.asked and now - pulling.heard > PATIENCE:
+                pulling.asked = 0
+                self._doubt(pulling.claim)
+            await self._pull(pulling)
+
+    def _batch(self, pulling: _Pulling) -> int:
+        """How many turns of a partition to ask for: none while half of its allowance is on its way."""
         if not pulling.claim.is_open:
-            return
+            return 0
         if self._held >= self._credits:
             self._starved = True
-            return
+            return 0
         allowance = max(1, min(LARGEST_PULL, self._credits // max(1, len(self._pulls))))
         batch = allowance - pulling.asked
-        if batch <= allowance // 2:
+        return batch if batch > allowance // 2 else 0
+
+    async def _pull(self, pulling: _Pulling) -> None:
+        batch = self._batch(pulling)
+        if not batch:
             return
         request = msgspec.json.encode(
             {"batch": batch, "expires": int(EXPIRES * _SECOND), "idle_heartbeat": int(HEARTBEAT * _SECOND)}
@@ -161,7 +179,7 @@ class Intake:
         pulling.asked += batch
         pulling.heard = asyncio.get_running_loop().time()
 
-    async def _receive(self, message: Msg) -> None:
+    def _receive(self, message: Msg) -> None:
         code = status(message)
         if code is not None and not message.reply.startswith("$JS.ACK."):
             self._hear_status(message, code)
@@ -181,7 +199,9 @@ class Intake:
             delivery = Delivery(pulling.claim, place, message, self._subjects, in_order=in_order)
             self._held += 1
             self._deliver(delivery)
-        await self._pull(pulling)
+        if self._batch(pulling):
+            self._hungry[place.consumer] = pulling
+            self._wake.set()
 
     def _hear_status(self, message: Msg, code: str) -> None:
         pulling = self._pulls.get(message.subject.rpartition(".")[2])
@@ -196,6 +216,7 @@ class Intake:
         pending = headers.get("Nats-Pending-Messages")
         pulling.asked = max(0, pulling.asked - int(pending)) if pending else 0
         if code == "408":
+            self._hungry[pulling.claim.consumer] = pulling
             self._wake.set()
             return
         # 409: the consumer was deleted, or its leader moved; 503: there is no consumer, or no JetStream now.

@@ -236,7 +236,9 @@ class RunLog:
             self._take()
         count = len(self._sent)
         try:
-            for number in await self._unconfirmed(known, count, stats["reconnects"]):
+            if self._outbox.is_replicated and self._generation == stats["reconnects"]:
+                await self._wait_for(known)
+            for number in self._unconfirmed(known, count, stats["reconnects"]):
                 await self._outbox.jetstream.publish(self._subject, self._sent[number], timeout=PATIENCE)
                 self._unstored.discard(number)
         except BaseException:
@@ -246,13 +248,12 @@ class RunLog:
             raise BrokerUnavailable("the connection was lost while a run's events were published")
         self._confirmed = max(self._confirmed, count)
 
-    async def _unconfirmed(self, known: int, count: int, reconnects: int) -> Iterable[int]:
+    def _unconfirmed(self, known: int, count: int, reconnects: int) -> Iterable[int]:
         """Which of the first `count` batches to publish and have acknowledged; `known` were sent before."""
         if self._generation != reconnects:
             self._generation = reconnects  # a batch that cannot be sent meanwhile marks it again
             return range(count)
         if self._outbox.is_replicated:
-            await self._wait_for(known)
             return [*(number for number in self._unstored if number < known), *range(known, count)]
         if known < count:
             return range(known, count)
