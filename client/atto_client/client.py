@@ -20,7 +20,7 @@ from atto.protocol.subjects import Subjects
 from atto.protocol.turns import Cancel
 from atto_client.listener import Listener, resumed
 from atto_client.run import AttachedRun, Run
-from atto_client.submission import Submission
+from atto_client.submission import Submission, check_declared
 
 _pages = msgspec.json.Decoder(SnapshotPage)
 
@@ -177,10 +177,17 @@ class Client:
             await listener.close()
 
     async def cancel(self, session: str, run_id: str, reason: str = "") -> None:
-        """Ends a run, executing or queued; returns once the request is safe with the broker."""
-        await self._jetstream.publish(
-            self._subjects.cancel(session, run_id), codec.encode(Cancel(reason=reason))
-        )
+        """Ends a run, executing or queued; returns once the request is safe with the broker.
+
+        Raises `InvalidSessionId`, `InvalidRunId`, `TopologyMissing`, `BrokerUnavailable`.
+        """
+        jetstream = self._jetstream
+        subject = self._subjects.cancel(session, run_id)
+        try:
+            await jetstream.publish(subject, codec.encode(Cancel(reason=reason)))
+        except NoResponders:
+            await check_declared(jetstream, self._subjects)
+            raise
 
     def fail(self, error: Exception) -> None:
         """Ends all iterations, and every later call, with `error`: the broker will not come back."""

@@ -90,7 +90,7 @@ class Submission:
             except NoResponders as error:
                 if left <= 0:
                     raise self._gave_up(maybe_accepted, error) from error
-                await _check_declared(jetstream, subjects)
+                await check_declared(jetstream, subjects)
                 await asyncio.sleep(RETRY_PAUSE)
             except BrokerUnavailable as error:
                 maybe_accepted = True
@@ -134,7 +134,7 @@ def _checked(headers: Mapping[str, str]) -> Mapping[str, str]:
     return headers
 
 
-async def _check_declared(jetstream: JetStream, subjects: Subjects) -> None:
+async def check_declared(jetstream: JetStream, subjects: Subjects) -> None:
     """Raises `TopologyMissing` if that is certain; a broker that is starting up is not."""
     try:
         await jetstream.api(f"STREAM.INFO.{subjects.turns_stream}")

@@ -160,6 +160,8 @@ async def test_what_is_missing_is_said(broker, namespace, worker):
     async with Client(broker.url, namespace=namespace, submit_patience=0.5) as client:
         with pytest.raises(TopologyMissing, match="start a worker"):
             await client.submit("s", "hi")
+        with pytest.raises(TopologyMissing, match="start a worker"):
+            await client.cancel("s", "r")
         with pytest.raises(NoWorkers, match="start one"):
             await client.snapshot("s")
     with pytest.raises(BrokerUnavailable, match="not open"):
