@@ -1,23 +1,31 @@
 """`atto workers` and `atto partitions`: who is here, who owns what, how far behind they are."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from atto.broker.jetstream import JetStream
+from atto.protocol.errors import AttoError, BrokerUnavailable, TopologyMissing
 from atto.protocol.subjects import Subjects
 from atto_workers.census import Census, PartitionView, WorkerView
+from atto_workers.cli.failures import tell
 from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output
 
 PERIOD = 1.0
 """Seconds between looks with `--watch`."""
 
+_TIME = "%H:%M:%S"
 _PIPED_WIDTH = 200  # columns, so that no line is cut
 
 Watch = Annotated[bool, Parameter(negative="", help="Look again every second, until Ctrl-C.")]
@@ -50,16 +58,71 @@ async def _looked(
         census = Census(jetstream, Subjects(broker.namespace))
         views = await look(census)
         if output.as_json or not is_again or not console.is_terminal:
-            while True:
-                _print(console, output, views, draw)
-                if not is_again:
-                    return
-                await asyncio.sleep(PERIOD)
-                views = await look(census)
-        with Live(draw(views), console=console, auto_refresh=False, screen=True) as live:
-            while True:
-                await asyncio.sleep(PERIOD)
-                live.update(draw(await look(census)), refresh=True)
+            _print(console, output, views, draw)
+        if not is_again:
+            return
+        # What the connection would log is said here, and not in the middle of a table.
+        logging.getLogger("atto.broker").setLevel(logging.ERROR)
+        async with aclosing(_again(jetstream, lambda: look(census))) as news:
+            if output.as_json or not console.is_terminal:
+                await _print_all(console, output, news, draw)
+            else:
+                await _redraw(console, views, news, draw)
+
+
+async def _again(
+    jetstream: JetStream, look: Callable[[], Awaitable[Sequence[msgspec.Struct]]]
+) -> AsyncGenerator[Sequence[msgspec.Struct] | AttoError]:
+    """A look every second, for ever, or why there was nothing to see: the broker may come back.
+
+    Raises what it meets once the connection is closed for good.
+    """
+    while True:
+        await asyncio.sleep(PERIOD)
+        try:
+            if jetstream.connection.is_reconnecting:  # a request would wait for the new connection
+                raise BrokerUnavailable("the connection to the broker is lost")  # noqa: TRY301
+            views = await look()
+        except (BrokerUnavailable, TopologyMissing) as error:
+            if jetstream.connection.is_closed:
+                raise
+            yield error
+        else:
+            yield views
+
+
+async def _print_all(
+    console: Console,
+    output: Output,
+    news: AsyncGenerator[Sequence[msgspec.Struct] | AttoError],
+    draw: Callable[[Sequence[Any]], Table],
+) -> None:
+    """One look after another on stdout. What prevents them is told on stderr, once until it is over."""
+    is_away = False
+    async for seen in news:
+        if not isinstance(seen, AttoError):
+            _print(console, output, seen, draw)
+        elif not is_away:
+            tell(output, seen.code, f"{seen}; looking again every second")
+        is_away = isinstance(seen, AttoError)
+
+
+async def _redraw(
+    console: Console,
+    views: Sequence[msgspec.Struct],
+    news: AsyncGenerator[Sequence[msgspec.Struct] | AttoError],
+    draw: Callable[[Sequence[Any]], Table],
+) -> None:
+    """The last look, in place of the one before; below what prevents a newer one."""
+    at = time.strftime(_TIME)
+    with Live(draw(views), console=console, auto_refresh=False, screen=True) as live:
+        async for seen in news:
+            if isinstance(seen, AttoError):
+                notice = Text(f"{seen}; looking again every second. As of {at}:", style="red")
+                live.update(Group(notice, draw(views)), refresh=True)
+            else:
+                views, at = seen, time.strftime(_TIME)
+                live.update(draw(views), refresh=True)
 
 
 def _print(
