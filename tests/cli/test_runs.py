@@ -1,6 +1,7 @@
 """`atto attach` and `atto cancel`, and a dead letter that is submitted again."""
 
 import json
+import signal
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from atto.models import Stall, TextChunk
 from atto.protocol.events import RunStarted, TextDelta
 from atto_client import Client
 from atto_workers import DeadLetters
-from tests.cli.commands import atto
+from tests.cli.commands import atto, background
 from tests.integration.conftest import client, worker  # noqa: F401 - fixtures
 
 
@@ -26,10 +27,30 @@ async def test_a_run_that_is_over_is_attached_to(worker, client: Client, env, tm
         run = await client.submit("ann", "hi")
         await run.result()
         done = await atto("attach", "ann", run.run_id, cwd=tmp_path, **env)
-        assert (done.code, done.out) == (0, "Hello.\n"), done.err
+        assert (done.code, done.out, done.err) == (0, "Hello.\n", "")
         done = await atto("attach", "ann", run.run_id, "--after", "1", "--json", cwd=tmp_path, **env)
         numbers = [json.loads(line)["seq"] for line in done.out.splitlines()]
         assert numbers == list(range(2, 2 + len(numbers)))
+
+
+async def test_a_run_that_is_not_there_is_waited_for_and_that_is_said(
+    worker,  # noqa: F811
+    client: Client,  # noqa: F811
+    env,
+    tmp_path: Path,
+):
+    async with (
+        worker("Hello."),
+        background("attach", "ann", "later", cwd=tmp_path, **env) as waiting,
+        background("attach", "ann", "latter", cwd=tmp_path, **env) as mistaken,
+    ):
+        for attached in (waiting, mistaken):
+            await attached.until("no event of run lat")
+        await client.submit("ann", "hi", run_id="later")
+        assert await waiting.ended() == 0
+        mistaken.process.send_signal(signal.SIGINT)
+        assert await mistaken.ended() == 130
+    assert (len(waiting.lines), len(mistaken.lines)) == (1, 1)  # it is said once, and not that it goes on
 
 
 async def test_a_run_is_cancelled_from_outside(worker, client: Client, env, tmp_path: Path):  # noqa: F811

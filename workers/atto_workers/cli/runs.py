@@ -9,6 +9,9 @@ from atto_workers.cli.exits import FAILED
 from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, note
 from atto_workers.cli.transcript import Transcript
 
+SILENCE = 3.0
+"""Seconds without any event after which `attach` says so: the run may not be there at all."""
+
 
 def run(session: str, text: str, *, broker: Broker = BROKER, output: Output = OUTPUT) -> int:
     """Submits a turn and prints what comes of it. 0 if it completed, 1 if not."""
@@ -23,11 +26,16 @@ def run(session: str, text: str, *, broker: Broker = BROKER, output: Output = OU
 def attach(
     session: str, run_id: str, *, after: int = 0, broker: Broker = BROKER, output: Output = OUTPUT
 ) -> int:
-    """Prints the events of a run, those past and those to come."""
+    """Prints the events of a run, those past and those to come. It may be submitted later."""
+    unheard = (
+        f"no event of run {run_id} of session {session!r} so far: it may be queued (see `atto workers`), may "
+        "have ended so long ago that its events have expired (see `atto sessions show`), or may not exist; "
+        "Ctrl-C ends the wait"
+    )
 
     async def work() -> int:
         async with Client(broker.nats, namespace=broker.namespace, **broker.options()) as client:
-            return await printed(client.attach(session, run_id, after=after), output)
+            return await printed(client.attach(session, run_id, after=after), output, unheard=unheard)
 
     return asyncio.run(work())
 
@@ -44,18 +52,25 @@ def cancel(session: str, run_id: str, *, broker: Broker = BROKER, output: Output
     return 0
 
 
-async def printed(run: Run, output: Output) -> int:
-    """Prints a run to its end; the exit code."""
+async def printed(run: Run, output: Output, *, unheard: str = "") -> int:
+    """Prints a run to its end; the exit code. `unheard`: what to say where no event comes for long."""
     transcript = Transcript()
     last: AnyEvent | None = None
+    silence = asyncio.get_running_loop().call_later(SILENCE, note, unheard) if unheard else None
     try:
         async for last in run:
+            if silence is not None:
+                silence.cancel()
             if output.as_json:
                 output.show(last, "")
             else:
                 transcript.show(last)
     except asyncio.CancelledError:
-        where = f"{shlex.quote(run.session)} {run.run_id}"
-        note(f"the run goes on: atto attach {where}, or atto cancel {where}")
+        if last is not None or not unheard:
+            where = f"{shlex.quote(run.session)} {run.run_id}"
+            note(f"the run goes on: atto attach {where}, or atto cancel {where}")
         raise
+    finally:
+        if silence is not None:
+            silence.cancel()
     return 0 if isinstance(last, RunCompleted) else FAILED
