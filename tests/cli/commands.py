@@ -1,6 +1,8 @@
-"""Runs the real entry point, as a person or a supervisor does."""
+"""Runs commands: the real entry point, as a person or a supervisor does, or what is behind it."""
 
 import asyncio
+import contextlib
+import io
 import os
 import socket
 import sys
@@ -10,6 +12,9 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
+
+from atto_workers.cli.app import run
 
 ENTRY = str(Path(sys.executable).with_name("atto"))
 PATIENCE = 30
@@ -42,6 +47,21 @@ async def atto(*arguments: str, cwd: Path, **given: str) -> Done:
         await process.communicate()
         raise
     return Done(process.returncode or 0, out.decode(), err.decode())
+
+
+async def called(*arguments: str, cwd: Path, **given: str) -> Done:
+    """What `atto` does, in this process: without the start of an interpreter, which takes longer than most
+    commands. For what a command does and says; what it logs and how it is ended only a process shows.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd),
+        mock.patch.dict(os.environ, environment(given), clear=True),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = await asyncio.to_thread(run, list(arguments))
+    return Done(code, out.getvalue(), err.getvalue())
 
 
 class Background:

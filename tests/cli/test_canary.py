@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from atto.broker.server import EmbeddedBroker
-from tests.cli.commands import atto, background
+from tests.cli.commands import atto, background, called
 
 SECRET = "SECRET-CANARY"  # noqa: S105 - that is the point
 AGENT = """
@@ -38,9 +38,9 @@ async def test_what_is_said_is_in_no_log(
     flags = ("--log-level", "debug", "--log-format", log_format)
     async with background("worker", "app:agent", *flags, cwd=tmp_path, **env) as worker:
         await worker.until("owns 64 partitions")
-        done = await atto("run", "ann", "PROMPT-CANARY", "--json", cwd=tmp_path, **env)
+        done = await called("run", "ann", "PROMPT-CANARY", "--json", cwd=tmp_path, **env)
         assert (done.code, "ANSWER-CANARY" in done.out) == (0, True), done
-        done = await atto("run", "ann", "break PROMPT-CANARY", "--json", cwd=tmp_path, **env)
+        done = await called("run", "ann", "break PROMPT-CANARY", "--json", cwd=tmp_path, **env)
         assert done.code == 1
         await worker.until("RuntimeError")
         worker.process.send_signal(signal.SIGTERM)
@@ -86,13 +86,13 @@ async def test_a_password_is_in_no_log_and_no_error(tmp_path: Path):
 @pytest.mark.parametrize("flags", [(), ("--json",)])
 async def test_a_password_in_a_store_url_is_not_repeated(flags: tuple[str, ...], tmp_path: Path):
     url = f"postgres://ann:{SECRET}@127.0.0.1:1/db"
-    done = await atto("sessions", "ls", "--store", url, *flags, cwd=tmp_path)
+    done = await called("sessions", "ls", "--store", url, *flags, cwd=tmp_path)
     assert done.code == 5, done
     assert SECRET not in done.out + done.err
 
 
 async def test_help_does_not_show_what_the_environment_holds(tmp_path: Path):
-    done = await atto(
+    done = await called(
         "worker", "--help", cwd=tmp_path, ATTO_PASSWORD=SECRET, ATTO_STORE=f"postgres://a:{SECRET}@b/c"
     )
     assert done.code == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.cli.commands import atto
+from tests.cli.commands import called
 from tests.cli.terminal import CTRL_C, CTRL_D, ENTER, Terminal, terminal
 
 STALLING = """
@@ -101,7 +101,7 @@ async def test_sessions_outlive_the_chat_in_a_data_directory(tmp_path: Path):
             await person.until(f"you said hello{number}")
             await person.until("you>")
             address = person.shown.split(" at ")[1].split(",")[0]
-            done = await atto("sessions", "show", "ann", "--nats", address, cwd=tmp_path)
+            done = await called("sessions", "show", "ann", "--nats", address, cwd=tmp_path)
             assert done.out.startswith(f"version {number}, {2 * number} messages"), done
             person.type(CTRL_D)
             assert await person.ended() == 0

@@ -1,6 +1,7 @@
 """`atto doctor`: finds what is wrong, says how to mend it, changes nothing."""
 
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,17 @@ from atto.broker.jetstream import JetStream
 from atto.broker.server import EmbeddedBroker
 from atto.protocol.subjects import Subjects
 from atto_workers import Topology
-from tests.cli.commands import atto
+from tests.cli.commands import Done, atto, called
 from tests.integration.conftest import worker  # noqa: F401 - a fixture
 from tests.permissions.deployment import declare, login, serving
 
 Findings = dict[str, dict[str, Any]]
 
 
-async def _examined(*flags: str, cwd: Path, env: dict[str, str]) -> tuple[int, Findings]:
-    done = await atto("doctor", "--json", *flags, cwd=cwd, **env)
+async def _examined(
+    *flags: str, cwd: Path, env: dict[str, str], by: Callable[..., Awaitable[Done]] = called
+) -> tuple[int, Findings]:
+    done = await by("doctor", "--json", *flags, cwd=cwd, **env)
     findings = [json.loads(line) for line in done.out.splitlines()]
     assert all(finding.get("mend") for finding in findings if finding["status"] == "failure"), findings
     return done.code, {finding["check"]: finding for finding in findings}
@@ -26,7 +29,7 @@ async def _examined(*flags: str, cwd: Path, env: dict[str, str]) -> tuple[int, F
 
 async def test_all_is_well(worker, jetstream: JetStream, namespace: str, env, tmp_path: Path):  # noqa: F811
     async with worker("Hello."):
-        code, findings = await _examined(cwd=tmp_path, env=env)
+        code, findings = await _examined(cwd=tmp_path, env=env, by=atto)
         assert (code, {finding["status"] for finding in findings.values()}) == (0, {"ok"}), findings
         wanted = {"broker", "jetstream", "limits", "namespace", "clock", "permissions", "store", "workers"}
         assert findings.keys() == wanted

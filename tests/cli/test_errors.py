@@ -12,7 +12,7 @@ from atto_workers.cli.exits import BROKER, FAILED, NAMESPACE, STORE, Unusable, c
 from atto_workers.cli.failures import report
 from atto_workers.cli.loading import load_agent
 from atto_workers.cli.options import Output
-from tests.cli.commands import atto
+from tests.cli.commands import atto, called
 
 BROKEN = {
     "syntax": "def (",
@@ -83,7 +83,7 @@ async def test_no_broker_is_code_3_and_one_line(tmp_path: Path):
 
 
 async def test_a_namespace_that_was_never_declared_is_code_4(tmp_path: Path, env: dict[str, str]):
-    code, _, err = await atto("partitions", cwd=tmp_path, **env)
+    code, _, err = await called("partitions", cwd=tmp_path, **env)
     assert (code, err.count("\n")) == (4, 1)
 
 

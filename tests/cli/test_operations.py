@@ -8,7 +8,7 @@ from atto.broker.jetstream import JetStream
 from atto.protocol.subjects import Subjects
 from atto_client import Client
 from atto_workers import Worker
-from tests.cli.commands import atto
+from tests.cli.commands import called
 from tests.integration.conftest import client, worker  # noqa: F401 - fixtures
 
 
@@ -25,7 +25,7 @@ async def test_partitions_have_owners_and_then_none_but_what_waits(
         [view] = await _lines("workers", cwd=tmp_path, env=env)
         assert (view["worker"], view["status"], view["partitions"]) == (running.id, "member", 5)
         assert view["agent"] == "tester"
-        done = await atto("partitions", cwd=tmp_path, **env)
+        done = await called("partitions", cwd=tmp_path, **env)
         assert done.out.count(running.id) == 5
         assert "stray" in done.out
     await client.submit("ann", "waits for a worker")
@@ -53,17 +53,17 @@ async def test_a_dead_letter_is_listed_shown_put_back_and_dropped(
         assert str(shown["number"]) == number
         assert shown["body"]
 
-        done = await atto("dlq", "requeue", number, "--json", cwd=tmp_path, **env)
+        done = await called("dlq", "requeue", number, "--json", cwd=tmp_path, **env)
         assert done.code == 1
         assert json.loads(done.err)["error"]["code"] == "dead_letter_unusable"
         for letter in letters:
-            done = await atto("dlq", "drop", str(letter["number"]), "--json", cwd=tmp_path, **env)
+            done = await called("dlq", "drop", str(letter["number"]), "--json", cwd=tmp_path, **env)
             assert json.loads(done.out) == {"number": letter["number"]}
         assert await _lines("dlq", "ls", cwd=tmp_path, env=env) == []
-        assert (await atto("dlq", "show", number, cwd=tmp_path, **env)).code == 1
+        assert (await called("dlq", "show", number, cwd=tmp_path, **env)).code == 1
 
 
 async def _lines(*arguments: str, cwd: Path, env: dict[str, str]) -> list[dict[str, object]]:
-    done = await atto(*arguments, "--json", cwd=cwd, **env)
+    done = await called(*arguments, "--json", cwd=cwd, **env)
     assert done.code == 0, done.err
     return [json.loads(line) for line in done.out.splitlines()]

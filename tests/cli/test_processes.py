@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from atto.broker.server import EmbeddedBroker
-from tests.cli.commands import PATIENCE, atto, background, free_port, probe, until_ready
+from tests.cli.commands import PATIENCE, atto, background, called, free_port, probe, until_ready
 
 AGENT = """
 from atto import Agent
@@ -78,6 +78,6 @@ async def test_processes_drain_when_their_parent_is_killed(
 
 
 async def _workers(cwd: Path, env: dict[str, str]) -> set[int]:
-    done = await atto("workers", "--json", cwd=cwd, **env)
+    done = await called("workers", "--json", cwd=cwd, **env)
     assert done.code == 0, done.err
     return {json.loads(line)["pid"] for line in done.out.splitlines()}

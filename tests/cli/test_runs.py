@@ -12,7 +12,7 @@ from atto.models import Stall, TextChunk
 from atto.protocol.events import RunStarted, TextDelta
 from atto_client import Client
 from atto_workers import DeadLetters
-from tests.cli.commands import atto, background
+from tests.cli.commands import atto, background, called
 from tests.integration.conftest import client, worker  # noqa: F401 - fixtures
 
 
@@ -28,7 +28,7 @@ async def test_a_run_that_is_over_is_attached_to(worker, client: Client, env, tm
         await run.result()
         done = await atto("attach", "ann", run.run_id, cwd=tmp_path, **env)
         assert (done.code, done.out, done.err) == (0, "Hello.\n", "")
-        done = await atto("attach", "ann", run.run_id, "--after", "1", "--json", cwd=tmp_path, **env)
+        done = await called("attach", "ann", run.run_id, "--after", "1", "--json", cwd=tmp_path, **env)
         numbers = [json.loads(line)["seq"] for line in done.out.splitlines()]
         assert numbers == list(range(2, 2 + len(numbers)))
 
@@ -61,7 +61,7 @@ async def test_a_run_is_cancelled_from_outside(worker, client: Client, env, tmp_
                 break
         done = await atto("cancel", "ann", run.run_id, "--json", cwd=tmp_path, **env)
         assert json.loads(done.out) == {"session": "ann", "run_id": run.run_id}, done.err
-        done = await atto("attach", "ann", run.run_id, cwd=tmp_path, **env)
+        done = await called("attach", "ann", run.run_id, cwd=tmp_path, **env)
     assert (done.code, done.out) == (1, "half\nthe run was cancelled\n")
 
 
@@ -79,10 +79,10 @@ async def test_a_dead_letter_becomes_a_new_run(
         await jetstream.publish(f"{namespace}.dead.ann", b'{"input":"hi","run_id":"old"}', headers=dead)
         done = await atto("dlq", "ls", cwd=tmp_path, **env)
         assert done.out.split()[:3] == ["1", "attempts_exhausted", "ann"], done.err
-        done = await atto("dlq", "requeue", "1", "--json", cwd=tmp_path, **env)
+        done = await called("dlq", "requeue", "1", "--json", cwd=tmp_path, **env)
         run_id = json.loads(done.out)["run_id"]
         assert run_id != "old"
         events = [event async for event in client.attach("ann", run_id)]
         assert isinstance(events[0], RunStarted)
-        done = await atto("dlq", "ls", "--json", cwd=tmp_path, **env)
+        done = await called("dlq", "ls", "--json", cwd=tmp_path, **env)
         assert (done.code, done.out) == (0, "")

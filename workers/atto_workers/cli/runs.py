@@ -9,7 +9,7 @@ from atto_workers.cli.exits import FAILED
 from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, note
 from atto_workers.cli.transcript import Transcript
 
-SILENCE = 3.0
+SILENCE = 2.0
 """Seconds without any event after which `attach` says so: the run may not be there at all."""
 
 
