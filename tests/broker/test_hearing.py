@@ -25,7 +25,7 @@ async def test_every_message_is_heard_in_order(connection: Connection, namespace
     assert heard == [b"%d" % number for number in range(100)]
     await subscription.unsubscribe()
     await connection.publish(f"{namespace}.x", b"late")
-    await connection.flush()
+    await _round_trip(connection)
     assert len(heard) == 100
 
 
@@ -40,21 +40,25 @@ async def test_an_error_of_the_hearer_is_logged_and_the_connection_goes_on(
     connection: Connection, namespace: str, caplog: pytest.LogCaptureFixture
 ):
     heard: list[bytes] = []
-    ended = asyncio.Event()
 
     def hear(message):
         if message.data == b"bad":
             raise ValueError("no good")
         heard.append(message.data)
-        if message.data == b"two":
-            ended.set()
 
     subscription = await subscribe(connection, namespace, hear)
     for data in (b"one", b"bad", b"two"):
         await connection.publish(namespace, data)
-    async with asyncio.timeout(5):
-        await ended.wait()  # a broker may answer a flush before it has delivered
+    await _round_trip(connection)
     assert heard == [b"one", b"two"]
     assert connection.is_connected
     assert "could not be handled" in caplog.text
     await subscription.unsubscribe()
+
+
+async def _round_trip(connection: Connection) -> None:
+    """Returns when the broker has what was said, and we have what it said. nats-py's first ping may overtake
+    what is still buffered, the second cannot.
+    """
+    await connection.flush()
+    await connection.flush()
