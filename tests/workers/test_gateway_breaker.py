@@ -62,6 +62,35 @@ def test_one_probe_and_its_answer_closes_it(breaker, clock):
     breaker.check()
 
 
+def test_the_first_chunk_of_a_probe_closes_it_and_its_end_counts_as_any_other(breaker, clock):
+    heard: list[str] = []
+    fail(breaker, 3)
+    clock.now = 10.0
+    probe = breaker.enter()
+    hear = breaker.watched(probe, heard.append)
+    assert breaker.is_open
+    hear("a")
+    assert not breaker.is_open
+    fail(breaker, 2)
+    hear("b")
+    breaker.check()
+    breaker.failed(probe, BUSY)  # the third in a row
+    hear("c")
+    assert breaker.is_open
+    assert heard == ["a", "b", "c"]
+
+
+def test_the_first_chunk_of_another_call_closes_nothing(breaker, clock):
+    early = breaker.enter()
+    hear = breaker.watched(early, lambda _: None)
+    fail(breaker, 3)
+    clock.now = 10.0
+    breaker.enter()
+    hear("a")
+    breaker.watched(early, lambda _: None)("b")
+    assert breaker.is_open
+
+
 def test_a_probe_that_fails_opens_it_for_another_while(breaker, clock):
     fail(breaker, 3)
     clock.now = 10.0
@@ -133,7 +162,7 @@ def test_without_a_policy_it_never_opens(clock):
     breaker.check()
 
 
-@given(st.lists(st.sampled_from(["enter", "answered", "failed", "left", "time"]), max_size=80))
+@given(st.lists(st.sampled_from(["enter", "chunk", "answered", "failed", "left", "time"]), max_size=80))
 def test_whatever_happens_it_heals(steps):
     """Once nothing is under way and the cool-down is over, a call is let in, and its answer closes it."""
     clock, tickets = Clock(), []
@@ -145,6 +174,8 @@ def test_whatever_happens_it_heals(steps):
                     tickets.append(breaker.enter())
             case "time":
                 clock.now += 6
+            case "chunk" if tickets:
+                breaker.watched(tickets[-1], lambda _: None)("a")
             case "failed" if tickets:
                 breaker.failed(tickets.pop(0), BUSY)
             case "answered" | "left" if tickets:

@@ -185,6 +185,24 @@ def test_the_breaker_spares_a_model_that_is_down_and_heals():
     in_virtual_time(scenario)
 
 
+def test_a_probe_that_is_answered_at_length_keeps_nobody_waiting():
+    async def scenario():
+        at_length = [TextChunk("well "), Pause(60), TextChunk("again"), FinishChunk("stop")]
+        model = ScriptedModel(busy(), at_length, "and again", origin=ONE)
+        shared = gateway(retries=RetryPolicy(tries=1), breaker=BreakerPolicy(failures=1, cool_down=10))
+        with pytest.raises(ModelError):
+            await Caller(shared, model)()
+        await asyncio.sleep(10)
+        async with asyncio.TaskGroup() as group:
+            probe = group.create_task(Caller(shared, model)())
+            await settle()
+            assert (await Caller(shared, model)()).text == "and again"
+            assert now() == 10
+        assert (probe.result().text, now()) == ("well again", 70)
+
+    in_virtual_time(scenario)
+
+
 def test_those_that_queued_when_the_breaker_opened_are_refused_and_use_up_no_limit():
     async def scenario():
         model = ScriptedModel([Pause(1), Fail(busy())], "well again", "and again", origin=ONE)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from atto.models import Chunk
 from atto.protocol.errors import ModelError
 
 _log = logging.getLogger("atto.worker")
@@ -16,8 +17,8 @@ _PROBE_PATIENCE = 1.0
 @dataclass(frozen=True, kw_only=True)
 class BreakerPolicy:
     """After `failures` tries in a row that failed with transient errors, nobody asks the model for
-    `cool_down` seconds, or as long as its `Retry-After` says, up to `longest`. Then one call probes it: if it
-    is answered all are let through again, if not none for another while.
+    `cool_down` seconds, or as long as its `Retry-After` says, up to `longest`. Then one call probes it: once
+    its answer begins all are let through again, if it fails before that none for another while.
 
     A 429 does not count, since `LimitPolicy` copes with it, unless its `Retry-After` is longer than the
     `patience` of the model's `RetryPolicy`: then the model is left alone at once.
@@ -80,16 +81,24 @@ class Breaker:
             self._ticket += 1
         return self._ticket
 
+    def watched(self, ticket: int, on_chunk: Callable[[Chunk], None]) -> Callable[[Chunk], None]:
+        """`on_chunk` for the call of this ticket. Of a probe the first chunk is enough: all are let in again,
+        though the rest of its answer may take minutes. From then on it counts as any other call.
+        """
+        if not self._is_probing or ticket != self._ticket:
+            return on_chunk
+
+        def heard(chunk: Chunk) -> None:
+            self._close(ticket)
+            on_chunk(chunk)
+
+        return heard
+
     def answered(self, ticket: int) -> None:
         """The provider is there: it answered, or refused for a reason that lies with the request."""
-        if ticket != self._ticket:
-            return
-        self._failures = 0
-        if self._is_probing:
-            self._is_probing = False
-            self._open_until = None
-            self._ticket += 1
-            _log.info("%s answers again", self._model)
+        if ticket == self._ticket:
+            self._close(ticket)
+            self._failures = 0
 
     def failed(self, ticket: int, error: ModelError) -> None:
         """The call failed with a transient error."""
@@ -107,6 +116,13 @@ class Breaker:
         """The call ended without telling anything about the model. If it was the probe, the next one is."""
         if ticket == self._ticket:
             self._is_probing = False
+
+    def _close(self, ticket: int) -> None:
+        """No-op unless this is the probe. Its ticket stays valid: how it ends tells of the model as it is."""
+        if self._is_probing and ticket == self._ticket:
+            self._is_probing = False
+            self._open_until = None
+            _log.info("%s answers again", self._model)
 
     def _open(self, seconds: float, error: ModelError) -> None:
         self._open_until = self._clock() + seconds

@@ -95,7 +95,7 @@ class Upstream:
             self.tally.retries += is_retry
             ticket = self._breaker.enter()
             try:
-                assembled = await stream.read(on_chunk)
+                assembled = await stream.read(self._breaker.watched(ticket, on_chunk))
             except ModelError as error:
                 self.tally.failed += 1
                 self._learn(error, slot, ticket)
