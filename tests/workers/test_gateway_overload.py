@@ -37,6 +37,45 @@ def test_a_retry_after_holds_up_all_callers_of_that_model_and_no_other():
     in_virtual_time(scenario)
 
 
+def test_who_has_a_fallback_does_not_wait_for_a_long_retry_after():
+    async def scenario():
+        shared = gateway(retries=RetryPolicy(base=0), limits=LimitPolicy(concurrency=1))
+        told = [Pause(1), Fail(too_many(retry_after=20))]
+        model = ScriptedModel(told, "first", "first", origin=ONE)
+        fallback = ScriptedModel("instead", origin=TWO, repeat=True)
+        told_first, queued, later = (Caller(shared, model, fallback) for _ in range(3))
+        alone = Caller(shared, model)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(told_first())
+            await settle()
+            group.create_task(queued())
+            group.create_task(alone())
+            await asyncio.sleep(5)
+            assert (await later()).text == "instead"
+        assert [caller.ended_at for caller in (told_first, queued, later, alone)] == [1, 1, 5, 21]
+        assert "not asked for another 20.0 s" in queued.restarts[0]
+        usage = shared.usage[ONE]
+        assert (usage.refused, usage.throttled, usage.tries, usage.waiting) == (2, 1, 2, 0)
+        assert (await Caller(shared, model, fallback)()).text == "first"
+
+    in_virtual_time(scenario)
+
+
+def test_a_short_retry_after_is_waited_for_with_a_fallback_too():
+    async def scenario():
+        shared = gateway(retries=RetryPolicy(base=0, fallback_patience=3), limits=LimitPolicy(concurrency=1))
+        model = ScriptedModel(too_many(retry_after=3), "first", "first", origin=ONE)
+        fallback = ScriptedModel("instead", origin=TWO)
+        callers = [Caller(shared, model, fallback) for _ in range(2)]
+        async with asyncio.TaskGroup() as group:
+            for caller in callers:
+                group.create_task(caller())
+        assert [caller.ended_at for caller in callers] == [3, 3]
+        assert fallback.requests == []
+
+    in_virtual_time(scenario)
+
+
 def test_429s_halve_the_concurrency_and_every_call_is_answered_in_the_end():
     """A provider that takes 5 calls at a time, and a worker that wants 40."""
 

@@ -71,7 +71,7 @@ class ModelGateway:
         on_chunk: OnChunk,
         on_restart: OnRestart,
     ) -> Assembled:
-        """The answer of the first of `models` that has one.
+        """The answer of the first of `models` that has one, or would have one soon.
 
         Every chunk goes to `on_chunk` as it comes; after `on_restart(error)` the answer begins anew, be it of
         the same model or of the next. Cancelling closes the stream, or leaves the queue, at once.
@@ -82,7 +82,9 @@ class ModelGateway:
         failures: list[ModelError] = []
         for number, model in enumerate(models, start=1):
             try:
-                assembled = await self._upstream(model).call(model, request, on_chunk, on_restart)
+                assembled = await self._upstream(model).call(
+                    model, request, on_chunk, on_restart, has_fallback=number < len(models)
+                )
             except ModelError as error:
                 failures.append(error)
                 if number == len(models) or not may_fall_back(error):

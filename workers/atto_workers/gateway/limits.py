@@ -29,6 +29,14 @@ class LimitPolicy:
                 raise ValueError(f"limits are at least 1, or None: {self}")
 
 
+class Paused(Exception):
+    """The provider wants to be left alone for `seconds` more, which is longer than the caller would wait."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"paused for {seconds:.1f} s")
+        self.seconds = seconds
+
+
 class Slot:
     """The right to make one call, until `release`."""
 
@@ -41,11 +49,12 @@ class Slot:
 
 
 class _Waiter:
-    __slots__ = ("slot", "tokens")
+    __slots__ = ("patience", "slot", "tokens")
 
-    def __init__(self, tokens: int, slot: asyncio.Future[Slot]) -> None:
+    def __init__(self, tokens: int, patience: float, slot: asyncio.Future[Slot | None]) -> None:
         self.tokens = tokens
-        self.slot = slot
+        self.patience = patience
+        self.slot = slot  # None: paused for too long
 
 
 class Limiter:
@@ -79,24 +88,32 @@ class Limiter:
         """Whether `acquire` needs an estimate."""
         return self._tokens is not None
 
-    async def acquire(self, tokens: int = 0) -> Slot:
-        """The next slot; `tokens`: what the call may use. A waiter that is cancelled is out at once."""
+    async def acquire(self, tokens: int = 0, *, patience: float = math.inf) -> Slot:
+        """The next slot; `tokens`: what the call may use. A waiter that is cancelled is out at once.
+
+        Raises `Paused` as soon as a `pause` is known that lasts for more than `patience` seconds.
+        """
         if not self._waiters and self._wait(tokens) <= 0:
             return self._admit(tokens)
-        waiter = _Waiter(tokens, asyncio.get_running_loop().create_future())
+        if self._pause_left() > patience:
+            raise Paused(self._pause_left())
+        waiter = _Waiter(tokens, patience, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
         self._serve()
         try:
-            return await waiter.slot
+            slot = await waiter.slot
         except asyncio.CancelledError:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
                 self._serve()  # it may have stood before one that needs less
-            elif not waiter.slot.cancelled():  # the slot and the cancellation came at the same time
-                slot = waiter.slot.result()
+            elif not waiter.slot.cancelled() and (slot := waiter.slot.result()) is not None:
+                # the slot and the cancellation came at the same time
                 self.unused(slot)
                 self.release(slot)
             raise
+        if slot is None:
+            raise Paused(self._pause_left())
+        return slot
 
     def release(self, slot: Slot, *, tokens: int | None = None) -> None:
         """The call is over; `tokens`: what it used, if known."""
@@ -128,8 +145,17 @@ class Limiter:
             self._concurrency = max(1.0, min(self._concurrency, float(self.active)) / 2)
 
     def pause(self, seconds: float) -> None:
-        """No call is let in for so long."""
+        """No call is let in for so long. Waiters who would rather ask another model are sent away."""
         self._paused_until = max(self._paused_until, self._clock() + seconds)
+        left = self._pause_left()
+        impatient = [waiter for waiter in self._waiters if waiter.patience < left]
+        for waiter in impatient:
+            self._waiters.remove(waiter)
+            if not waiter.slot.done():
+                waiter.slot.set_result(None)
+
+    def _pause_left(self) -> float:
+        return self._paused_until - self._clock()
 
     def _admit(self, tokens: int) -> Slot:
         self.active += 1

@@ -16,7 +16,8 @@ class RetryPolicy:
     """Transient errors are tried again, `tries` times in all, after an exponential back-off with full jitter.
 
     The pauses are in seconds, between 0 and `base`, which doubles up to `cap`. A provider's `Retry-After` is
-    obeyed instead, up to `patience`, beyond which the error stands.
+    obeyed instead, up to `patience`, beyond which the error stands; where a fallback could be asked instead,
+    up to `fallback_patience`.
 
     `budget`: retries of a model, by all runs of the worker together, as a share of its calls; `reserve`: as
     many more a minute, so that a quiet worker may retry at all. So an outage is not multiplied. None: no
@@ -27,21 +28,34 @@ class RetryPolicy:
     base: float = 0.5
     cap: float = 20.0
     patience: float = 60.0
+    fallback_patience: float = 2.0
     budget: float | None = 0.2
     reserve: int = 20
 
     def __post_init__(self) -> None:
         if self.tries < 1:
             raise ValueError(f"tries is {self.tries}: give at least 1, which is no retry")
-        if min(self.base, self.cap, self.patience, self.reserve, self.budget or 0) < 0:
+        pauses = self.base, self.cap, self.patience, self.fallback_patience
+        if min(*pauses, self.reserve, self.budget or 0) < 0:
             raise ValueError(f"no negative pauses, shares or numbers: {self}")
 
-    def pause(self, error: ModelError, failures: int, jitter: Jitter = random.uniform) -> float | None:
+    def longest(self, *, has_fallback: bool) -> float:
+        """The longest `Retry-After` that is waited for."""
+        return min(self.patience, self.fallback_patience) if has_fallback else self.patience
+
+    def pause(
+        self,
+        error: ModelError,
+        failures: int,
+        jitter: Jitter = random.uniform,
+        *,
+        has_fallback: bool = False,
+    ) -> float | None:
         """Seconds to wait after the `failures`-th failure in a row; None: give up."""
         if not error.transient or failures >= self.tries:
             return None
         if error.retry_after is not None:
-            if error.retry_after > self.patience:
+            if error.retry_after > self.longest(has_fallback=has_fallback):
                 return None
             # not all of those that were told the same time at the same instant
             return error.retry_after + jitter(0, self.base)

@@ -11,7 +11,7 @@ from atto.models.assemble import Assembled
 from atto.protocol.errors import ModelError
 from atto.protocol.messages import Origin
 from atto_workers.gateway.breaker import Breaker
-from atto_workers.gateway.limits import Limiter, Slot
+from atto_workers.gateway.limits import Limiter, Paused, Slot
 from atto_workers.gateway.policy import ModelPolicy
 from atto_workers.gateway.retries import Jitter, RetryBudget
 from atto_workers.gateway.stream import ModelStream, OnChunk
@@ -49,7 +49,13 @@ class Upstream:
         )
 
     async def call(
-        self, model: Model, request: ModelRequest, on_chunk: OnChunk, on_restart: OnRestart
+        self,
+        model: Model,
+        request: ModelRequest,
+        on_chunk: OnChunk,
+        on_restart: OnRestart,
+        *,
+        has_fallback: bool,
     ) -> Assembled:
         """One call with its retries. Raises `ModelError` once no further try is worth it."""
         self.tally.calls += 1
@@ -60,10 +66,12 @@ class Upstream:
                 model, request, name=self._name, timeouts=self._policy.timeouts, alarms=self._alarms
             )
             try:
-                assembled = await self._try(stream, request, on_chunk, is_retry=failures > 0)
+                assembled = await self._try(
+                    stream, request, on_chunk, is_retry=failures > 0, has_fallback=has_fallback
+                )
             except ModelError as error:
                 failures += 1
-                pause = self._pause(error, failures)
+                pause = self._pause(error, failures, has_fallback)
                 if pause is None:
                     raise
                 _log.info("%s is asked again in %.1f s: %s", self._name, pause, error)
@@ -73,22 +81,28 @@ class Upstream:
                 return assembled
             await asyncio.sleep(pause)
 
-    def _pause(self, error: ModelError, failures: int) -> float | None:
+    def _pause(self, error: ModelError, failures: int, has_fallback: bool) -> float | None:
         """Seconds until the next try; None: give up, as everybody does while the breaker is open."""
         if self._breaker.is_open:
             return None
-        pause = self._policy.retries.pause(error, failures, self._jitter)
+        pause = self._policy.retries.pause(error, failures, self._jitter, has_fallback=has_fallback)
         if pause is not None and not self._budget.spend(error):
             _log.info("%s is not asked again, since its retry budget is spent: %s", self._name, error)
             return None
         return pause
 
     async def _try(
-        self, stream: ModelStream, request: ModelRequest, on_chunk: OnChunk, *, is_retry: bool
+        self,
+        stream: ModelStream,
+        request: ModelRequest,
+        on_chunk: OnChunk,
+        *,
+        is_retry: bool,
+        has_fallback: bool,
     ) -> Assembled:
         """One try: waits for its turn, asks, and tells the limits and the breaker how it went."""
         self._refuse_if_open()
-        slot = await self._limiter.acquire(estimate(request) if self._limiter.counts_tokens else 0)
+        slot = await self._admitted(request, has_fallback)
         try:
             self._refuse_if_open(slot)  # it may have opened during the wait
             self.tally.tries += 1
@@ -113,6 +127,22 @@ class Upstream:
             if usage is not None:
                 self.tally.tokens += usage
         return assembled
+
+    async def _admitted(self, request: ModelRequest, has_fallback: bool) -> Slot:
+        """The right to ask. Only who has nobody else to ask waits out a long `Retry-After`."""
+        tokens = estimate(request) if self._limiter.counts_tokens else 0
+        if not has_fallback:
+            return await self._limiter.acquire(tokens)
+        try:
+            return await self._limiter.acquire(tokens, patience=self._policy.retries.fallback_patience)
+        except Paused as pause:
+            self.tally.refused += 1
+            raise ModelError(
+                f"{self._name}: not asked for another {pause.seconds:.1f} s, as it has asked for",
+                transient=True,
+                status=HTTPStatus.TOO_MANY_REQUESTS,
+                retry_after=pause.seconds,
+            ) from None
 
     def _refuse_if_open(self, slot: Slot | None = None) -> None:
         try:

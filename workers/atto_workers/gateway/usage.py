@@ -34,8 +34,9 @@ class ModelUsage(Struct, frozen=True, kw_only=True):
 
     `calls` that were made, of which `answered`; `tries` that were sent, of which `failed` (a try whose caller
     left is neither). `retries`: tries after a failed one. `throttled`: answers 429. `refused`: tries that an
-    open breaker turned away. `taken_over`: answers to calls that another model had failed before.
-    `tokens`: by the provider's own count, with those of failed tries as far as it told.
+    open breaker turned away, or a `Retry-After` where there was a fallback. `taken_over`: answers to calls
+    that another model had failed before. `tokens`: by the provider's own count, with those of failed tries as
+    far as it told.
 
     Of this moment: the calls that are `active` and `waiting`, the `concurrency` allowed (None: any), and
     whether the breaker `is_open`.
