@@ -16,15 +16,25 @@ agent = Agent("tester", ScriptedModel(lambda request: [TextChunk("HALF-A-WORD ")
 ANSWERING = """
 from atto import Agent
 from atto.models import ScriptedModel
-agent = Agent("tester", ScriptedModel(lambda request: f"you said {request.messages[-1].text}"))
+model = ScriptedModel(lambda request: f"you said {request.messages[-1].text}", repeat=True)
+agent = Agent("tester", model)
 """
 
 
 def worker_of(person: Terminal) -> psutil.Process:
+    return _child(person, "atto_workers.cli.child")
+
+
+def broker_of(person: Terminal) -> psutil.Process:
+    return _child(person, "--store_dir")
+
+
+def _child(person: Terminal, argument: str) -> psutil.Process:
+    """The one child process that was started with this argument."""
     found = [
         child
         for child in psutil.Process(person.process.pid).children(recursive=True)
-        if "atto_workers.cli.child" in child.cmdline()
+        if argument in child.cmdline() and child.name() != "sh"
     ]
     assert len(found) == 1
     return found[0]
@@ -57,6 +67,28 @@ async def test_a_worker_that_died_is_started_again(tmp_path: Path):
         person.type(CTRL_D)
         assert await person.ended() == 0
         assert not process.is_running()
+
+
+async def test_a_broker_that_died_is_started_again_with_all_that_it_had(tmp_path: Path):
+    (tmp_path / "app.py").write_text(ANSWERING)
+    async with terminal("dev", "app:agent", cwd=tmp_path) as person:
+        await person.until("nats://")
+        address = person.shown.split(" at ")[1].split(",")[0]
+        for number in (1, 2, 3):
+            await person.until("you>")
+            person.type(f"hello{number}{ENTER}")
+            await person.until(f"you said hello{number}")
+            if number < 3:  # also the one that was started again
+                broker_of(person).kill()
+                await person.until("the broker has ended: it is started again")
+        await person.until("you>")
+        done = await called("sessions", "show", "dev", "--nats", address, cwd=tmp_path)
+        assert done.out.startswith("version 3, 6 messages"), done
+        broker = broker_of(person)
+        person.type(CTRL_D)
+        assert await person.ended() == 0
+        assert not broker.is_running()
+        assert "Traceback" not in person.shown
 
 
 async def test_an_agent_that_cannot_be_loaded_yet_is_waited_for(tmp_path: Path):

@@ -4,21 +4,22 @@ import asyncio
 import signal
 from contextlib import AsyncExitStack, aclosing, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
 from atto.broker.server import EmbeddedBroker
-from atto.protocol.errors import CallerError
+from atto.protocol.errors import BrokerFailed, CallerError
 from atto_client import Client, Run
 from atto_workers.cli.failures import report
 from atto_workers.cli.lines import typed
 from atto_workers.cli.loading import check_name
 from atto_workers.cli.options import OUTPUT, Agent, Broker, Output, note
-from atto_workers.cli.reloading import ReloadedWorker
+from atto_workers.cli.reloading import PAUSE, ReloadedWorker
 from atto_workers.cli.runs import printed
 from atto_workers.cli.worker import LogLevel, WorkerSettings
-from atto_workers.runtime import watch_broker
 from atto_workers.topology import Topology
 
 
@@ -41,7 +42,13 @@ def dev(
 
 async def _chat(agent: str, session: str, data_dir: Path | None, log_level: LogLevel, output: Output) -> int:
     async with AsyncExitStack() as stack:
+        if data_dir is None:  # ours, so that it outlives a broker that died
+            temporary = TemporaryDirectory(prefix="atto-dev-", ignore_cleanup_errors=True)
+            data_dir = Path(stack.enter_context(temporary))
         broker = await stack.enter_async_context(EmbeddedBroker(data_dir))
+        client = Client(broker.url)
+        keeping = asyncio.create_task(_keep_broker(broker, data_dir, client), name="broker watch")
+        stack.push_async_callback(_stopped, keeping)
         ours = Broker(nats=broker.url)
         async with ours.jetstream() as jetstream:
             await Topology().declare(jetstream)  # turns are taken before there is a worker, too
@@ -58,8 +65,7 @@ async def _chat(agent: str, session: str, data_dir: Path | None, log_level: LogL
         await worker.start()
         reloading = asyncio.create_task(worker.reload_on_change(), name="reload on change")
         stack.push_async_callback(_stopped, reloading)
-        client = await stack.enter_async_context(Client(broker.url))
-        stack.push_async_callback(_stopped, asyncio.create_task(watch_broker(broker, client)))
+        await stack.enter_async_context(client)
         conversation = Conversation(client, worker, session, output)
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, conversation.signalled, number)
@@ -133,6 +139,21 @@ class Conversation:
             report(error, self._output)
         elif error is not None:
             raise error
+
+
+async def _keep_broker(broker: EmbeddedBroker, data_dir: Path, client: Client) -> None:
+    """Runs until cancelled: a broker that ended is followed by one with the same address and data."""
+    port = urlsplit(broker.url).port
+    await broker.ended()
+    await broker.stop()  # takes away what is left of it
+    try:
+        while True:
+            note("the broker has ended: it is started again")
+            async with EmbeddedBroker(data_dir, port=port) as again:
+                await again.ended()
+            await asyncio.sleep(PAUSE)
+    except BrokerFailed as error:
+        client.fail(error)
 
 
 async def _stopped(task: asyncio.Task[None]) -> None:

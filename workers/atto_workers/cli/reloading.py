@@ -13,7 +13,7 @@ from atto_workers.cli.process import WorkerProcess
 from atto_workers.cli.worker import WorkerSettings
 
 PAUSE = 1.0
-"""Seconds before a worker that died is started again."""
+"""Seconds before a worker that died is started again, or a broker that did so again."""
 
 
 class ReloadedWorker:
