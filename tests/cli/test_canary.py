@@ -1,5 +1,6 @@
 """Neither secrets nor what people and models say gets into a log or an error, at debug level either."""
 
+import asyncio
 import json
 import signal
 from pathlib import Path
@@ -77,8 +78,8 @@ async def test_a_password_is_in_no_log_and_no_error(tmp_path: Path):
                 assert await worker.ended() == 0
             assert SECRET not in "".join(worker.lines) + done.err
         wrong = {"ATTO_NATS": f"nats://ann:WRONG-CANARY@{bare}"}
-        for command in (("worker", "app:agent", "--log-level", "debug"), ("run", "a", "b"), ("doctor",)):
-            done = await atto(*command, cwd=tmp_path, **wrong)
+        commands = (("worker", "app:agent", "--log-level", "debug"), ("run", "a", "b"), ("doctor",))
+        for done in await asyncio.gather(*(atto(*command, cwd=tmp_path, **wrong) for command in commands)):
             assert done.code == 3, done
             assert "CANARY" not in done.out + done.err
 
