@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atto_workers import LimitPolicy
-from atto_workers.gateway.limits import Limiter
+from atto_workers.gateway.limits import Limiter, Paused
 from atto_workers.gateway.window import WINDOW, Window
 from tests.workers.virtual_time import in_virtual_time, now, settle
 
@@ -33,6 +33,28 @@ def test_slots_are_handed_out_in_turn():
                 limits.release(await task)
         assert [name for name, _ in order] == list("abcde")
         assert (limits.active, limits.waiting) == (0, 0)
+
+    in_virtual_time(scenario)
+
+
+def test_a_pause_sends_away_those_who_would_not_wait_for_so_long():
+    async def scenario():
+        limits = limiter(concurrency=1)
+        busy = await limits.acquire()
+        patient = asyncio.create_task(limits.acquire(patience=20))
+        impatient, leaving = (asyncio.create_task(limits.acquire(patience=19)) for _ in range(2))
+        await settle()
+        limits.pause(20)
+        leaving.cancel()  # at the same time
+        await settle()
+        with pytest.raises(Paused) as sent_away:
+            await impatient
+        assert (sent_away.value.seconds, leaving.cancelled(), limits.waiting) == (20, True, 1)
+        with pytest.raises(Paused):
+            await limits.acquire(patience=19)
+        limits.release(busy)
+        limits.release(await patient)
+        assert (now(), limits.active, limits.waiting) == (20, 0, 0)
 
     in_virtual_time(scenario)
 
