@@ -55,6 +55,17 @@ class Terminal:
             raise AssertionError(f"{text!r} was not shown:\n{self.shown[self._read_to :]}") from None
         self._read_to = found + len(text)
 
+    async def pressed(self, key: str, text: str) -> None:
+        """Presses a key until `text` is shown: two Ctrl-C at one time may be one signal."""
+        async with asyncio.timeout(PATIENCE):
+            is_shown = False
+            while not is_shown:
+                self.type(key)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.2):
+                        await self.until(text)
+                        is_shown = True
+
     async def ended(self) -> int:
         """Its exit code."""
         async with asyncio.timeout(PATIENCE):
