@@ -2,26 +2,22 @@
 
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 from atto.protocol.sessions import Commit, Snapshot
-
-
-@runtime_checkable
-class Packed(Protocol):
-    """A token made small. It is unpacked before a store sees it again."""
-
-    def unpack(self) -> object:
-        """The token as it was."""
-        ...
 
 
 @runtime_checkable
 class Packable(Protocol):
     """A token that takes much memory, and can do with less while its session is idle."""
 
-    def pack(self) -> Packed:
-        """The same token, small."""
+    def pack(self) -> bytes:
+        """All of it. Not compressed: that is done to snapshot and token together, which much repeats."""
+        ...
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """The token as it was, before a store sees it again."""
         ...
 
 

@@ -16,9 +16,8 @@ its last commit was is the time at which the broker took the head.
 
 import itertools
 import secrets
-import zlib
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import msgspec
 from msgspec import Raw, Struct
@@ -160,25 +159,15 @@ class Place(NamedTuple):
         )
         return self._replace(head=head, recent=recent)
 
-    def pack(self) -> "PackedPlace":
-        """The same, small: for a session that nobody writes to for a while."""
-        data = zlib.compress(encode(self.head), 1)
-        return PackedPlace(self.bucket, self.revision, data, tuple(entry.messages for entry in self.recent))
+    def pack(self) -> bytes:
+        """As `Packable.pack`: the JSON of each message once, in the head."""
+        return encode((self.bucket, self.revision, self.head, [entry.messages for entry in self.recent]))
 
-
-class PackedPlace(NamedTuple):
-    """A place whose head is compressed JSON. `messages`: for how many messages each recent entry stands."""
-
-    bucket: str
-    revision: int
-    data: bytes
-    messages: tuple[int, ...]
-
-    def unpack(self) -> Place:
-        """What was packed."""
-        head = decode_head(zlib.decompress(self.data))
-        recent = tuple(Entry(*entry) for entry in zip(head.recent, self.messages, strict=True))
-        return Place(self.bucket, self.revision, head, recent)
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        """As `Packable.unpack`."""
+        bucket, revision, head, messages = _packed.decode(data)
+        return cls(bucket, revision, head, tuple(map(Entry, head.recent, messages)))
 
 
 def beginning(bucket: str, revision: int) -> Place:
@@ -188,6 +177,7 @@ def beginning(bucket: str, revision: int) -> Place:
 
 
 _encoder = msgspec.json.Encoder()
+_packed = msgspec.json.Decoder(tuple[str, int, Head, tuple[int, ...]])
 _heads = msgspec.json.Decoder(Head)
 _segments = msgspec.json.Decoder(Segment)
 _blobs = msgspec.json.Decoder(Blob)

@@ -1,9 +1,20 @@
 """Idle sessions stay in memory for a while, within a bound, and only while the partition is ours."""
 
+import os
+import platform
+import secrets
+import sys
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from atto.protocol.messages import Message, Origin, ToolCallPart, ToolResultPart
 from atto.protocol.sessions import Commit, Snapshot
 from atto_workers.delivery import Claim, ClaimState
-from atto_workers.passivation import PACK_AFTER, PACKED_AT_MOST, IdleSessions, Resident
+from atto_workers.passivation import PACK_AFTER, PACKED_AT_MOST, UNPACKED_LIMIT, IdleSessions, Resident
 
 
 def claimed() -> Claim:
@@ -94,7 +105,7 @@ def test_what_has_been_idle_for_a_while_is_packed_and_comes_back_whole():
     assert kept.snapshot is base
     now = PACK_AFTER
     assert idle.pack() is False  # nothing more is due
-    assert kept.snapshot.messages == ()
+    assert kept.is_packed
     size = kept.size
     again = idle.take("a", claim)
     assert again.snapshot == base
@@ -109,13 +120,88 @@ def test_packing_is_done_in_bounded_portions_and_leaves_out_long_histories():
     idle, claim = IdleSessions(clock=lambda: now), claimed()
     long = resident(claim, PACKED_AT_MOST + 1)
     idle.put("long", long)
-    for number in range(50):
-        idle.put(str(number), resident(claim))
+    kept = [resident(claim, 1000) for _ in range(150)]
+    for number, session in enumerate(kept):
+        idle.put(str(number), session)
     now = PACK_AFTER
-    portions = [idle.pack(), idle.pack(), idle.pack()]
-    assert portions == [True, True, False]
-    assert long.snapshot.messages != ()
-    assert all(idle.take(str(number), claim).snapshot.messages for number in range(50))
+    portions = []
+    while idle.pack():
+        portions.append(sum(session.is_packed for session in kept))
+    assert len(portions) >= 2
+    assert portions[0] <= 65
+    assert all(session.is_packed for session in kept)
+    assert not long.is_packed
+    assert all(idle.take(str(number), claim).snapshot.messages for number in range(150))
+
+
+def test_what_is_too_much_is_packed_before_its_time_the_least_recently_used_first():
+    idle, claim = IdleSessions(clock=lambda: 0.0), claimed()
+    size = UNPACKED_LIMIT // 50
+    kept = [resident(claim, size) for _ in range(60)]
+    for number, session in enumerate(kept):
+        idle.put(str(number), session)
+    while idle.pack():
+        pass
+    unpacked = [session for session in kept if not session.is_packed]
+    assert unpacked == kept[-49:]  # a message weighs a little more than its text
+
+
+def test_dropping_is_done_in_bounded_portions():
+    now = 0.0
+    idle, claim = IdleSessions(idle_limit=10, clock=lambda: now), claimed()
+    for number in range(250):
+        idle.put(str(number), resident(claim))
+    now = 10.0
+    assert [(idle.sweep(), len(idle)) for _ in range(3)] == [(True, 150), (True, 50), (False, 0)]
+
+
+class PackableToken(NamedTuple):
+    data: bytes
+
+    def pack(self) -> bytes:
+        return self.data
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Self:
+        return cls(data)
+
+
+@given(st.binary(), st.text())
+def test_a_packed_token_comes_back_whatever_it_is_made_of(data, text):
+    kept = Resident(claimed())
+    base = Snapshot(session="s", state={text: [text, None, 1.5]}, token=PackableToken(data))
+    kept.snapshot = base
+    kept.pack()
+    assert kept.snapshot is None
+    kept.unpack()
+    assert kept.snapshot == base
+    assert not kept.is_packed
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not platform.libc_ver()[0], reason="needs glibc")
+def test_the_memory_of_dropped_sessions_goes_back_to_the_system():
+    now = 0.0
+    idle, claim = IdleSessions(idle_limit=60, clock=lambda: now), claimed()
+    before, pins = resident_bytes(), []
+    for number in range(5000):
+        session = Resident(claim)
+        message = Message.user(secrets.token_hex(5_000))
+        session.snapshot = Snapshot(session="s").after(Commit(run_id="r", messages=(message,)))
+        idle.put(str(number), session)
+        now += 0.004
+        while idle.pack():
+            pass
+        pins.append(secrets.token_bytes(1000))
+    full = resident_bytes()
+    assert full - before > 20_000_000
+    now += 100
+    while idle.sweep():
+        pass
+    assert resident_bytes() - before < (full - before) / 2
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_a_packed_session_can_be_dropped():

@@ -4,13 +4,16 @@ import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from atto.protocol import codec
 from atto.protocol.messages import Message
-from atto.protocol.sessions import RunRecord, Snapshot
-from atto.stores.base import Packable, Packed
+from atto.protocol.sessions import Snapshot
+from atto.stores.base import Packable
+from atto_workers import heap
 from atto_workers.delivery import Claim
 
 IDLE_LIMIT = 15 * 60.0
@@ -19,15 +22,25 @@ MEMORY_LIMIT = 256 << 20
 """Bytes of history, as JSON, that idle sessions may hold in memory together."""
 PACK_AFTER = 10.0
 """Seconds without a turn after which a session is packed: as objects, histories take far more memory."""
+UNPACKED_LIMIT = 4 << 20
+"""Bytes of history, as JSON, that unpacked sessions may hold; beyond, they are packed before their time.
+
+Python hardly gives memory back that objects have had, so their peak is what a worker keeps for good.
+"""
 PACKED_AT_MOST = 256 << 10
 """Bytes of a history, as JSON, beyond which packing and unpacking it would hold up the other sessions."""
-_PACKED_AT_ONCE = 20  # sessions, 2 ms
+_PACKED_AT_ONCE = 64 << 10  # bytes of history, as JSON: 2 ms
+_DROPPED_AT_ONCE = 100  # sessions: 2 ms, if they are not packed
+_TRIMMED_AT_ONCE = 8 << 20  # bytes that dropped sessions had: 2 ms
 
-_contents = msgspec.json.Decoder(tuple[tuple[Message, ...], tuple[RunRecord, ...]])
+_snapshots = msgspec.json.Decoder(Snapshot)
 
 
 class Resident:
     """A session in memory. `snapshot` is None when the store must be asked."""
+
+    # Ten thousand of them wait for their sessions' next turn.
+    __slots__ = ("_packed", "_token", "_weighed", "claim", "idle_since", "size", "snapshot")
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
@@ -36,24 +49,37 @@ class Resident:
         self.idle_since = 0.0
         self._weighed = 0
         self._packed: bytes | None = None
+        self._token: Any = None  # of a packed snapshot: its class, or where it cannot be packed the token
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether `unpack` must be called before anything else."""
+        return self._packed is not None
+
+    @property
+    def held(self) -> int:
+        """Bytes that are free once the session is dropped, or about as many."""
+        return self.size if self._packed is None else len(self._packed)
 
     def pack(self) -> None:
-        """Until `unpack`, `snapshot` is without its messages and runs, and its token may be packed."""
-        snapshot = self.snapshot
-        if snapshot is not None and self._packed is None:
-            self._packed = zlib.compress(codec.encode((snapshot.messages, snapshot.runs)), 1)
-            token = snapshot.token.pack() if isinstance(snapshot.token, Packable) else snapshot.token
-            self.snapshot = msgspec.structs.replace(snapshot, messages=(), runs=(), token=token)
+        """Makes one `bytes` of the snapshot and the store's token."""
+        if self.snapshot is None:
+            return
+        token = self.snapshot.token
+        data = codec.encode(replace(self.snapshot, token=None))
+        if isinstance(token, Packable):
+            data, token = b"%b\n%b" % (data, token.pack()), type(token)  # JSON has no bare newline
+        self._packed, self._token, self.snapshot = zlib.compress(data, 1), token, None
 
     def unpack(self) -> None:
-        """The whole snapshot again."""
-        if self.snapshot is not None and self._packed is not None:
-            messages, runs = _contents.decode(zlib.decompress(self._packed))
-            token = self.snapshot.token
-            if isinstance(token, Packed):
-                token = token.unpack()
-            self.snapshot = msgspec.structs.replace(self.snapshot, messages=messages, runs=runs, token=token)
-        self._packed = None
+        """The snapshot again, if it was packed."""
+        if self._packed is None:
+            return
+        snapshot, newline, token = zlib.decompress(self._packed).partition(b"\n")
+        self.snapshot = replace(
+            _snapshots.decode(snapshot), token=self._token.unpack(token) if newline else self._token
+        )
+        self._packed = self._token = None
 
     def weigh(self) -> int:
         """Bytes of history; only what was added since the last time is counted anew."""
@@ -82,8 +108,10 @@ class IdleSessions:
         self._memory_limit = memory_limit
         self._clock = clock
         self._idle: OrderedDict[str, Resident] = OrderedDict()
-        self._unpacked: OrderedDict[str, Resident] = OrderedDict()
         self._size = 0
+        self._unpacked: OrderedDict[str, Resident] = OrderedDict()
+        self._unpacked_size = 0
+        self._untrimmed = 0
 
     def __len__(self) -> int:
         return len(self._idle)
@@ -92,7 +120,7 @@ class IdleSessions:
         """The session, for its mailbox to hold; an empty one if it is not here."""
         if token not in self._idle:
             return Resident(claim)
-        resident = self._drop(token)
+        resident = self._remove(token)
         if resident.claim is not claim:
             return Resident(claim)
         resident.unpack()
@@ -107,27 +135,36 @@ class IdleSessions:
         self._size += resident.weigh()
         if resident.size <= PACKED_AT_MOST:
             self._unpacked[token] = resident
+            self._unpacked_size += resident.size
         while self._size > self._memory_limit:
             self._drop(next(iter(self._idle)))
 
-    def sweep(self) -> None:
-        """Drops what has been idle for too long."""
+    def sweep(self) -> bool:
+        """Drops some of what has been idle for too long. Whether more of it is left."""
         newest_dropped = self._clock() - self._idle_limit
-        while self._idle:
-            token, resident = next(iter(self._idle.items()))
-            if resident.idle_since > newest_dropped:
-                return
+        if self._untrimmed > _TRIMMED_AT_ONCE:
+            self._untrimmed = 0
+            heap.trim()
+        for _ in range(_DROPPED_AT_ONCE):
+            token, resident = next(iter(self._idle.items()), ("", None))
+            if resident is None or resident.idle_since > newest_dropped:
+                return False
             self._drop(token)
+        return True
 
     def pack(self) -> bool:
-        """Packs some of what has been idle for long enough. Whether more of it is left."""
+        """Packs some of what has been idle for long enough, or is too much. Whether more of it is left."""
         newest_packed = self._clock() - PACK_AFTER
-        for _ in range(_PACKED_AT_ONCE):
+        packed = 0
+        while packed < _PACKED_AT_ONCE:
             token, resident = next(iter(self._unpacked.items()), ("", None))
-            if resident is None or resident.idle_since > newest_packed:
+            if resident is None or (
+                resident.idle_since > newest_packed and self._unpacked_size <= UNPACKED_LIMIT
+            ):
                 return False
-            del self._unpacked[token]
+            self._leave_unpacked(token)
             resident.pack()
+            packed += resident.size
         return True
 
     def drop(self, claim: Claim) -> None:
@@ -135,11 +172,19 @@ class IdleSessions:
         for token in [token for token, resident in self._idle.items() if resident.claim is claim]:
             self._drop(token)
 
-    def _drop(self, token: str) -> Resident:
+    def _drop(self, token: str) -> None:
+        self._untrimmed += self._remove(token).held
+
+    def _remove(self, token: str) -> Resident:
         resident = self._idle.pop(token)
-        self._unpacked.pop(token, None)
         self._size -= resident.size
+        self._leave_unpacked(token)
         return resident
+
+    def _leave_unpacked(self, token: str) -> None:
+        resident = self._unpacked.pop(token, None)
+        if resident is not None:
+            self._unpacked_size -= resident.size
 
 
 def _weight(message: Message) -> int:

@@ -38,7 +38,7 @@ _log = logging.getLogger("atto.worker")
 
 WATCH_PERIOD = 1.0
 """Seconds between looks whether a connection that the user brought was lost in between."""
-PASSIVATION_PERIOD = 5.0
+PASSIVATION_PERIOD = 1.0
 """Seconds between looks for sessions that have been idle for too long."""
 
 _PROBED = "atto-readiness"  # a session that need not be there
@@ -312,8 +312,8 @@ class Worker:
     async def _passivate(self) -> None:
         while True:
             await asyncio.sleep(PASSIVATION_PERIOD)
-            self._idle_sessions.sweep()
-            while self._idle_sessions.pack():  # noqa: ASYNC110 - this is no wait: others' turns go on in between
+            # This is no wait: others' turns go on in between.
+            while self._idle_sessions.sweep() or self._idle_sessions.pack():  # noqa: ASYNC110
                 await asyncio.sleep(0)
 
 
