@@ -1,12 +1,14 @@
 """The memory of idle sessions: `idle`.
 
 10,000 sessions with 10 turns each, idle for long enough to be packed, and what the worker's memory has grown
-by, after the collector has run and what is free was given back to the system. Then the same in a worker that
-passivates sessions after a second: what is left when all are out. The last line of output is a JSON object.
+by, after the collector has run and what is free was given back to the system. Then a worker that passivates
+sessions after a while: it is busy with some, which all leave, and then with 5,000 more, which leave as well.
+What those 5,000 have left is what passivated sessions leave. What being busy has left is a figure of its own:
+it does not grow with the sessions, since Python keeps for later what its objects had at their peak. The last
+line of output is a JSON object.
 """
 
 import asyncio
-import time
 
 from atto_workers.passivation import PACK_AFTER
 from atto_workers.worker import PASSIVATION_PERIOD
@@ -16,36 +18,38 @@ from benchmarks.weather.caller import Window
 from benchmarks.weather.contenders import ATTO, Contender, contender
 
 SESSIONS = 10_000
+BUSY = 2_000
 PASSIVATED = 5_000
 TURNS = 10
 MEGABYTES = 100.0
 """What 10,000 idle sessions may have."""
 PACKED = PACK_AFTER + 2 * PASSIVATION_PERIOD
-"""Seconds within which idle sessions have been packed."""
-IDLE_LIMIT = 1.0
-PASSIVATION = 30.0
-"""Seconds within which idle sessions must have left."""
-_SETTLED = 1.5e6  # bytes
+"""Seconds within which idle sessions have been packed. A worker tells nobody of it."""
+IDLE_LIMIT = 10.0
+"""Long enough for a worker to have as many unpacked sessions as it ever has."""
+GONE = 3 * PASSIVATION_PERIOD
+"""Seconds after that within which idle sessions have left. A worker tells nobody of that either."""
 
 
 async def measure(is_quick: bool) -> Record:
-    sessions, passivated, turns = (100, 100, 2) if is_quick else (SESSIONS, PASSIVATED, TURNS)
+    sessions, busy, passivated, turns = (
+        (100, 100, 100, 2) if is_quick else (SESSIONS, BUSY, PASSIVATED, TURNS)
+    )
     async with contender(ATTO) as running:
         empty = await _warm(running)
-        await running.caller.ask(Window, fill=sessions, turns=turns, concurrency=64)
-        if not is_quick:
-            await asyncio.sleep(PACKED)  # a worker tells nobody that it has packed a session
-        grown = await _resident(running) - empty
+        grown = await _filled(running, sessions, turns, wait=0 if is_quick else PACKED) - empty
         await running.verify()
-    async with contender(ATTO, idle_limit=IDLE_LIMIT) as running:
+    idle_limit = 1.0 if is_quick else IDLE_LIMIT
+    async with contender(ATTO, idle_limit=idle_limit) as running:
         empty = await _warm(running)
-        await running.caller.ask(Window, fill=passivated, turns=turns, concurrency=64)
-        left = await _when_passivated(running, empty) - empty
+        before = await _filled(running, busy, turns, wait=idle_limit + GONE)
+        left = await _filled(running, passivated, turns, wait=idle_limit + GONE) - before
     table(
         ("sessions", "turns each", "MB", "kB a session"),
         (
-            (f"{sessions:,} idle", str(turns), f"{grown / 1e6:.1f}", f"{grown / sessions / 1e3:.2f}"),
-            (f"{passivated:,} passivated", str(turns), f"{left / 1e6:.1f}", f"{left / passivated / 1e3:.2f}"),
+            _row(f"{sessions:,} idle", turns, grown, sessions),
+            _row(f"{busy:,} passivated, the first ones", turns, before - empty, busy),
+            _row(f"{passivated:,} passivated after them", turns, left, passivated),
         ),
     )
     ratios: dict[str, Ratio] = {}
@@ -62,6 +66,7 @@ async def measure(is_quick: bool) -> Record:
         "turns_each": turns,
         "bytes_per_idle_session": round(grown / sessions),
         "bytes_per_passivated_session": round(left / passivated),
+        "bytes_of_having_been_busy": before - empty,
     }
     return new_record("idle", ratios, figures)
 
@@ -77,14 +82,15 @@ async def _resident(running: Contender) -> int:
     return answer["resident"]
 
 
-async def _when_passivated(running: Contender, empty: int) -> int:
-    """The memory once it no longer falls, or after `PASSIVATION`."""
-    end = time.monotonic() + PASSIVATION
-    resident = await _resident(running)
-    while time.monotonic() < end and resident > empty + _SETTLED:
-        await asyncio.sleep(1)  # a worker looks for idle sessions every few seconds, and tells nobody
-        resident = await _resident(running)
-    return resident
+async def _filled(running: Contender, sessions: int, turns: int, *, wait: float) -> int:
+    """The memory `wait` seconds after the last turn of so many new sessions."""
+    await running.caller.ask(Window, fill=sessions, turns=turns, concurrency=64)
+    await asyncio.sleep(wait)
+    return await _resident(running)
+
+
+def _row(name: str, turns: int, grown: int, sessions: int) -> tuple[str, ...]:
+    return name, str(turns), f"{grown / 1e6:.1f}", f"{grown / sessions / 1e3:.2f}"
 
 
 def main(arguments: list[str]) -> int:

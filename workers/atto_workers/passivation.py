@@ -30,7 +30,7 @@ Python hardly gives memory back that objects have had, so their peak is what a w
 PACKED_AT_MOST = 256 << 10
 """Bytes of a history, as JSON, beyond which packing and unpacking it would hold up the other sessions."""
 _PACKED_AT_ONCE = 64 << 10  # bytes of history, as JSON: 2 ms
-_DROPPED_AT_ONCE = 100  # sessions: 2 ms, if they are not packed
+_DROPPED_AT_ONCE = 50  # sessions: 2 ms, if they are not packed
 _TRIMMED_AT_ONCE = 8 << 20  # bytes that dropped sessions had: 2 ms
 
 _snapshots = msgspec.json.Decoder(Snapshot)
@@ -136,6 +136,8 @@ class IdleSessions:
         if resident.size <= PACKED_AT_MOST:
             self._unpacked[token] = resident
             self._unpacked_size += resident.size
+        while self._unpacked_size > UNPACKED_LIMIT:
+            self._pack(next(iter(self._unpacked)))
         while self._size > self._memory_limit:
             self._drop(next(iter(self._idle)))
 
@@ -153,18 +155,15 @@ class IdleSessions:
         return True
 
     def pack(self) -> bool:
-        """Packs some of what has been idle for long enough, or is too much. Whether more of it is left."""
+        """Packs some of what has been idle for long enough. Whether more of it is left."""
         newest_packed = self._clock() - PACK_AFTER
         packed = 0
         while packed < _PACKED_AT_ONCE:
             token, resident = next(iter(self._unpacked.items()), ("", None))
-            if resident is None or (
-                resident.idle_since > newest_packed and self._unpacked_size <= UNPACKED_LIMIT
-            ):
+            if resident is None or resident.idle_since > newest_packed:
                 return False
-            self._leave_unpacked(token)
-            resident.pack()
             packed += resident.size
+            self._pack(token)
         return True
 
     def drop(self, claim: Claim) -> None:
@@ -180,6 +179,11 @@ class IdleSessions:
         self._size -= resident.size
         self._leave_unpacked(token)
         return resident
+
+    def _pack(self, token: str) -> None:
+        resident = self._unpacked[token]
+        self._leave_unpacked(token)
+        resident.pack()
 
     def _leave_unpacked(self, token: str) -> None:
         resident = self._unpacked.pop(token, None)
