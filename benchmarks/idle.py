@@ -2,8 +2,8 @@
 
 10,000 sessions with 10 turns each, idle for long enough to be packed, and what the worker's memory has grown
 by, after the collector has run and what is free was given back to the system. Then a worker that passivates
-sessions after a while: it is busy with some, which all leave, and then with 5,000 more, which leave as well.
-What those 5,000 have left is what passivated sessions leave. What being busy has left is a figure of its own:
+sessions after a while: it is busy with some, which all leave, and then with 10,000 more, which leave as well.
+What those have left is what passivated sessions leave. What being busy has left is a figure of its own:
 it does not grow with the sessions, since Python keeps for later what its objects had at their peak. The last
 line of output is a JSON object.
 """
@@ -19,7 +19,7 @@ from benchmarks.weather.contenders import ATTO, Contender, contender
 
 SESSIONS = 10_000
 BUSY = 2_000
-PASSIVATED = 5_000
+PASSIVATED = 10_000
 TURNS = 10
 MEGABYTES = 100.0
 """What 10,000 idle sessions may have."""
