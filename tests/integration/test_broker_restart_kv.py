@@ -12,6 +12,7 @@ from atto.protocol.events import is_terminal
 from atto.stores import open_store
 from atto_client import Client
 from atto_workers import Topology, Worker
+from atto_workers.topology import stream_info
 from tests.integration.histories import check_history
 
 SESSIONS = [f"s-{number}" for number in range(6)]
@@ -119,3 +120,34 @@ async def check_session(store, client, session):
     assert [snapshot.version_of(record) for record in snapshot.runs] == list(range(1, len(TURNS) + 1))
     check_history(snapshot.messages)
     assert (await client.snapshot(session)).messages == snapshot.messages
+
+
+async def test_what_runs_while_the_broker_restarts_goes_on_and_is_done_once(broker):
+    stalling = Stalling()
+    agent, topology = Agent("tester", stalling.model), Topology(partitions=4)
+    async with (
+        asyncio.timeout(60),
+        Client(broker.url) as client,
+        Worker(agent, nats=broker.url, topology=topology, grace=5.0) as worker,
+    ):
+        runs = [await client.submit(session, "hi") for session in SESSIONS]
+        queued = [await client.submit(session, "and then?") for session in SESSIONS]
+        listeners = [asyncio.create_task(heard(run)) for run in (*runs, *queued)]
+        for _ in SESSIONS:
+            await stalling.calls.acquire()
+        await broker.kill()
+        await broker.start()
+        later = await client.submit("another", "is delivered by the broker that came back")
+        await stalling.calls.acquire()
+        stalling.let_go(for_good=True)
+        for seen in (*await asyncio.gather(*listeners), await heard(later)):
+            check_stream(seen)
+        assert len(stalling.model.requests) == 2 * len(SESSIONS) + 1
+        await acknowledged(client._jetstream)
+        await worker.__aexit__(None, None, None)
+
+
+async def acknowledged(jetstream):
+    """Returns once no turn is left."""
+    while (await stream_info(jetstream, "atto-TURNS")).state.messages:
+        await asyncio.sleep(0.01)

@@ -89,9 +89,7 @@ async def test_a_former_claim_that_turns_out_to_be_lost_leaves_its_successor_alo
         assert (await client.run("s", "hi").result()).text == "1: hi"
 
 
-async def test_a_claim_that_was_found_lost_is_given_up_before_anything_else_is_asked(
-    worker, jetstream, namespace, monkeypatch
-):
+async def test_a_claim_that_was_found_lost_is_given_up_before_anything_else_is_asked(worker, monkeypatch):
     """A worker that wakes up from a pause asks who is here, too; a commit must not slip in meanwhile."""
     asked, answer = asyncio.Event(), asyncio.Event()
     async with worker(echo) as running:
@@ -105,7 +103,7 @@ async def test_a_claim_that_was_found_lost_is_given_up_before_anything_else_is_a
 
         monkeypatch.setattr(steward._presence, "roll", slow_roll)
         asked.clear()
-        await jetstream.api(f"CONSUMER.DELETE.{namespace}-TURNS.{claim.consumer}")
+        await steward._ownership.remove(claim.tenure)
         steward.look()
         await asked.wait()
         assert not await steward.assure(claim)

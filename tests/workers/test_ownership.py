@@ -49,6 +49,44 @@ async def test_all_partitions_have_owners_of_their_own(jetstream: JetStream, nam
         await first.remove(claimed.consumer)
 
 
+async def test_what_a_former_owner_has_delivered_to_it_still_is_taken_away(
+    jetstream: JetStream, namespace: str
+):
+    """It died between the two steps of letting go, or of taking."""
+    first, second, *_ = await names(jetstream, namespace)
+    former = await first.claim(1)
+    assert former is not None
+    await jetstream.api(f"CONSUMER.DELETE.{namespace}-TURNS.{former.consumer}")
+    successor = await second.claim(1)
+    assert successor is not None
+    assert (await second.look()).deliveries == {successor.delivery}
+    assert not await first.deliver(1, former.consumer)
+    await second.remove(successor.consumer)
+    assert await second.look() == ({}, frozenset())
+
+
+async def test_a_partition_is_left_to_an_owner_of_an_earlier_release(jetstream: JetStream, namespace: str):
+    """Its one consumer owns and delivers."""
+    owners = await names(jetstream, namespace)
+    earlier = {
+        "durable_name": "p1-earlier-nonce",
+        "filter_subject": Subjects(namespace).partition(1),
+        "ack_policy": "explicit",
+    }
+    stream = f"{namespace}-TURNS"
+    await jetstream.api(
+        f"CONSUMER.DURABLE.CREATE.{stream}.p1-earlier-nonce", {"stream_name": stream, "config": earlier}
+    )
+    assert await owners[0].claim(1) is None
+    known = await owners[0].owners()
+    assert known[1].worker == "earlier"
+    assert len(known) == 1
+    await owners[0].remove(known[1].consumer)
+    tenure = await owners[0].claim(1)
+    assert tenure is not None
+    await owners[0].remove(tenure.consumer)
+
+
 @pytest.mark.parametrize("partitions", [1, 7, 64])
 @pytest.mark.parametrize("workers", [1, 2, 3, 10])
 def test_the_spread_is_even_and_moves_little(partitions, workers):

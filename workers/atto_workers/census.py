@@ -7,7 +7,7 @@ import msgspec
 from atto.broker.jetstream import JetStream
 from atto.protocol.errors import BrokerUnavailable, NoResponders, TopologyMissing
 from atto.protocol.subjects import Subjects
-from atto_workers.ownership import Owner, PartitionKey, owned_by
+from atto_workers.ownership import Owner, PartitionKey, delivery_of, owned_by
 from atto_workers.presence import PING_PATIENCE, About
 from atto_workers.topology import PARTITIONS_KEY, stream_info
 
@@ -81,10 +81,12 @@ class Census:
                 f"namespace {self._subjects.namespace!r} was never declared: start a worker"
             )
         owned: dict[PartitionKey, PartitionView] = {}
-        for consumer in await self._consumers():
-            partition, owner = owned_by(consumer.name) or (None, None)
+        consumers = {consumer.name: consumer for consumer in await self._consumers()}
+        for name, consumer in consumers.items():
+            partition, owner = owned_by(name) or (None, None)
             if owner is not None:
-                owned[partition] = _view(partition, owner, consumer)
+                delivering = consumers.get(delivery_of(name), consumer)
+                owned[partition] = _view(partition, owner, consumer.created, delivering)
         waiting = {} if len(owned) == count + 1 else await self._waiting()
         return [
             owned.get(key) or PartitionView(partition=key, lag=waiting.get(key, 0))
@@ -170,11 +172,11 @@ class Census:
                 return found
 
 
-def _view(partition: PartitionKey, owner: Owner, consumer: _Consumer) -> PartitionView:
+def _view(partition: PartitionKey, owner: Owner, since: datetime, consumer: _Consumer) -> PartitionView:
     return PartitionView(
         partition=partition,
         worker=owner.worker,
-        since=consumer.created,
+        since=since,
         lag=consumer.num_pending,
         in_flight=consumer.num_ack_pending,
     )

@@ -110,11 +110,12 @@ class Steward:
         """One look, and what follows from it. Raises `BrokerUnavailable`, `BrokerRefused`."""
         looking_at, looking_over = asyncio.get_running_loop().time(), self._ownership.reconnects
         await self._presence.beat()
-        owners = await self._ownership.owners()
+        owners, deliveries = await self._ownership.look()
         # In one step with the look that it follows from: a claim that is still there counts as looked at.
         for claim in [claim for key, claim in self.claims.items() if not _stands(claim, owners.get(key))]:
             self._lose(claim)
         self._looked_at, self._looked_over = looking_at, looking_over
+        await self._restore([claim for claim in self.claims.values() if claim.consumer not in deliveries])
         roll = await self._presence.roll(owner.worker for owner in owners.values())
         wanted = share(self._partitions, roll.members)
         mine = [partition for partition in self._partitions if wanted[partition] == self._worker]
@@ -187,11 +188,35 @@ class Steward:
         failures = [tenure for tenure in tenures if isinstance(tenure, BaseException)]
         for partition, tenure in zip(vacant, tenures, strict=True):
             if isinstance(tenure, Tenure):
-                claim = Claim(partition, tenure.consumer, UNKNOWN_HORIZON, epoch=tenure.epoch)
+                claim = Claim(
+                    partition, tenure.delivery, UNKNOWN_HORIZON, tenure=tenure.consumer, epoch=tenure.epoch
+                )
                 self.claims[partition] = claim
                 await self._intake.open(claim)
         if failures:
             raise failures[0]
+
+    async def _restore(self, claims: list[Claim]) -> None:
+        """The broker was restarted: it knows who owns what, but not what it has delivered to whom. What is
+        held runs on; it comes once more, and is not taken twice.
+        """
+        unserved = [claim for claim in claims if claim.is_open and claim.consumer != claim.tenure]
+        outcomes = await asyncio.gather(*map(self._restore_one, unserved), return_exceptions=True)
+        for failure in outcomes:
+            if failure is not None:
+                raise failure
+
+    async def _restore_one(self, claim: Claim) -> None:
+        self._intake.close(claim)  # no pull may reach the new consumer before its deliveries are counted
+        stands = True
+        try:
+            stands = await self._ownership.deliver(claim.partition, claim.tenure)
+        finally:
+            if not stands:
+                self._lose(claim)
+            elif claim.is_open:
+                claim.horizon = UNKNOWN_HORIZON
+                await self._intake.open(claim)
 
     async def _find_horizons(self) -> None:
         """Up to where turns may have been delivered to earlier owners: read after the claims, so that turns
@@ -252,7 +277,7 @@ class Steward:
                 if not await self._settles(claim, STOP_PATIENCE):
                     _log.error("partition %s: a tool ignores its cancellation; left behind", partition)
                     self._mailboxes.lose(claim)
-            await self._remove(claim.consumer)
+            await self._remove(claim.tenure)
         finally:
             if self.claims.get(partition) is claim:
                 del self.claims[partition]
@@ -270,4 +295,4 @@ class Steward:
 
 
 def _stands(claim: Claim, owner: Owner | None) -> bool:
-    return owner is not None and owner.consumer == claim.consumer
+    return owner is not None and owner.consumer == claim.tenure

@@ -31,6 +31,7 @@ class Declared(NamedTuple):
 
 class _State(msgspec.Struct):
     last_seq: int = 0
+    messages: int = 0
 
 
 class StreamInfo(msgspec.Struct):

@@ -136,7 +136,7 @@ def _of_limits(account: _Account, payload: int) -> Finding:
         mend = "raise max_file_store, or drop dead letters and old sessions"
     elif 0 <= limits.max_streams < len(_names(Subjects())) or 0 <= limits.max_consumers <= account.consumers:
         detail = f"{limits.max_streams} streams and {limits.max_consumers} consumers are allowed"
-        mend = "a namespace needs 6 streams, and a consumer for each of its partitions"
+        mend = "a namespace needs 6 streams, and two consumers for each of its partitions"
     else:
         storage = "unlimited" if limits.max_storage < 0 else f"of {limits.max_storage} bytes"
         return _ok("limits", f"storage {storage}, messages up to {payload} bytes")
