@@ -5,11 +5,10 @@ An id is any non-empty string of at most 128 bytes of UTF-8. On the wire each by
 NATS subject and a valid key of a KV bucket, can be read by a person, and decodes to exactly one string.
 """
 
+import os
 import re
-import secrets
 import threading
 import time
-from uuid import UUID
 
 from atto.protocol.errors import InvalidRunId, InvalidSessionId
 
@@ -121,7 +120,7 @@ _clock = _Clock()
 def new_run_id() -> str:
     """A UUIDv7; those made by one process sort in the order in which they were made."""
     tick = _clock.tick()
-    return _uuid7(tick >> 12, tick & 0xFFF, secrets.randbits(62))
+    return _uuid7(tick >> 12, tick & 0xFFF, int.from_bytes(os.urandom(8)))
 
 
 def run_id_of_sequence(sequence: int, timestamp_ms: int) -> str:
@@ -135,4 +134,6 @@ def run_id_of_sequence(sequence: int, timestamp_ms: int) -> str:
 
 def _uuid7(timestamp_ms: int, middle: int, tail: int) -> str:
     low = _VARIANT | (tail & ((1 << 62) - 1))
-    return str(UUID(int=((timestamp_ms & ((1 << 48) - 1)) << 80) | _VERSION_7 | (middle << 64) | low))
+    digits = f"{((timestamp_ms & ((1 << 48) - 1)) << 80) | _VERSION_7 | (middle << 64) | low:032x}"
+    # As `uuid.UUID` writes it, at a third of the cost.
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

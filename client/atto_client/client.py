@@ -1,7 +1,7 @@
 """The client: turns in, events out, from any process that reaches the broker."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -13,12 +13,12 @@ from atto.broker.connection import DEFAULT_SERVER, check_options, connected
 from atto.broker.jetstream import JetStream
 from atto.protocol import codec
 from atto.protocol.errors import BrokerUnavailable, NoResponders, NoWorkers, StoreUnavailable
-from atto.protocol.events import AnyEvent
 from atto.protocol.messages import InputPart, Message
 from atto.protocol.sessions import Snapshot, SnapshotPage
 from atto.protocol.subjects import Subjects
 from atto.protocol.turns import Cancel
-from atto_client.listener import Listener, resumed
+from atto_client.listener import Listener
+from atto_client.patience import Patience
 from atto_client.run import AttachedRun, Run
 from atto_client.submission import Submission, check_declared
 
@@ -50,6 +50,7 @@ class Client:
         self._connection = connection
         self._patience = submit_patience
         self._listeners: set[Listener] = set()
+        self._listening = Patience()
         self._stack: contextlib.AsyncExitStack | None = None
         self._open: JetStream | None = None
         self._failure: Exception | None = None
@@ -73,6 +74,7 @@ class Client:
     ) -> None:
         stack, self._stack, self._open = self._stack, None, None
         self.fail(BrokerUnavailable("the client was closed while a run was listened to"))
+        self._listening.close()
         if stack is not None:
             await stack.aclose()
 
@@ -166,15 +168,9 @@ class Client:
             session=session, version=page.version, messages=tuple(messages), state=page.state, runs=page.runs
         )
 
-    async def listen(self, session: str, run_id: str, after: int) -> AsyncGenerator[AnyEvent, None]:
-        """The events of a run after number `after`, replayed and then live. `attach` is the usual way."""
-        listener = await self._listener(session, run_id, replay=True)
-        try:
-            async with contextlib.aclosing(resumed(listener.events(), after)) as events:
-                async for event in events:
-                    yield event
-        finally:
-            await listener.close()
+    async def listen(self, session: str, run_id: str, after: int) -> Listener:
+        """An open listener to a run's events after number `after`. `attach` is the usual way."""
+        return await self._listener(session, run_id, replay=True, after=after)
 
     async def cancel(self, session: str, run_id: str, reason: str = "") -> None:
         """Ends a run, executing or queued; returns once the request is safe with the broker.
@@ -203,10 +199,16 @@ class Client:
             raise BrokerUnavailable("the client is not open: use it inside `async with Client(…) as client`")
         return self._open
 
-    async def _listener(self, session: str, run_id: str, *, replay: bool) -> Listener:
-        subject = self._subjects.event(session, run_id)
-        stream = self._subjects.events_stream
-        listener = Listener(self._jetstream, stream, subject, replay=replay, on_close=self._listeners.discard)
+    async def _listener(self, session: str, run_id: str, *, replay: bool, after: int = 0) -> Listener:
+        listener = Listener(
+            self._jetstream,
+            self._subjects.events_stream,
+            self._subjects.event(session, run_id),
+            replay=replay,
+            after=after,
+            patience=self._listening,
+            on_close=self._listeners.discard,
+        )
         await listener.open()
         self._listeners.add(listener)
         return listener

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import nats.errors
@@ -15,6 +15,7 @@ from atto.protocol import codec
 from atto.protocol.errors import BrokerUnavailable, EventsMissing, InvalidTurn, UnsupportedVersion
 from atto.protocol.events import AnyEvent, EventBatch, is_terminal
 from atto_client.merge import Merger
+from atto_client.patience import Patience
 
 GAP_PATIENCE = 0.2
 """Seconds to wait for a missing event before it is looked for in the stream."""
@@ -27,10 +28,10 @@ LIVE_LIMIT = 1000
 
 
 class Listener:
-    """`await listener.open()`, then `listener.events()`, once; `await listener.close()` in the end.
+    """`await listener.open()`, `await listener.due()` until the terminal event; `await listener.close()`.
 
     Opening subscribes; events published after that are heard. `replay`: read what was said before, too.
-    `on_close` is told of the end.
+    `after`: leave out what a listener that saw this event already knows. `on_close` is told of the end.
     """
 
     def __init__(
@@ -40,6 +41,8 @@ class Listener:
         subject: str,
         *,
         replay: bool,
+        after: int = 0,
+        patience: Patience,
         on_close: Callable[["Listener"], None],
     ) -> None:
         self._on_close = on_close
@@ -47,6 +50,8 @@ class Listener:
         self._stream = stream
         self._subject = subject
         self._behind = replay
+        self._after = after
+        self._patience = patience
         self._live: deque[EventBatch] = deque()
         self._replayed: AsyncGenerator[EventBatch, None] | None = None
         self._read_until = 0
@@ -81,23 +86,37 @@ class Listener:
         self._broken = error
         self._wake()
 
-    async def events(self) -> AsyncGenerator[AnyEvent, None]:
-        """The run's events in order, each once, up to the terminal one.
+    async def due(self) -> Sequence[AnyEvent]:
+        """The run's next events, once there are any: in order, each once. The terminal one is the last; if
+        even that is known, there are none.
 
         Raises `EventsMissing`, `UnsupportedVersion`, and what `fail` was told.
         """
-        try:
-            while True:
-                batch = await self._next_batch()
-                for event in self._merger.add(batch):
-                    yield event
-                    if is_terminal(event):
-                        return
-                if not self._merger.has_gap:
-                    self._gap_since = None
-        finally:
-            if self._replayed is not None:
-                await self._replayed.aclose()
+        while True:
+            events = self._merger.add(await self._next_batch())
+            if not self._merger.has_gap:
+                self._gap_since = None
+            news = self._news(events) if self._after else events
+            if news or (events and is_terminal(events[-1])):
+                return news
+
+    async def stop_reading(self) -> None:
+        """Whoever asked what is due will not ask again."""
+        if self._replayed is not None:
+            await self._replayed.aclose()
+
+    def _news(self, events: Sequence[AnyEvent]) -> Sequence[AnyEvent]:
+        """Leaves out what a listener that saw event `after` already knows.
+
+        If a number was said twice, by an attempt and by its successor, the first time counts: the listener
+        then hears some events again, `StepRestarted` first, rather than miss one.
+        """
+        for at, event in enumerate(events):
+            if event.seq >= self._after:
+                known = at if event.seq > self._after else at + 1
+                self._after = 0
+                return events[known:]
+        return ()
 
     async def _next_batch(self) -> EventBatch:
         """What is to be read comes first, then what is live."""
@@ -119,11 +138,11 @@ class Listener:
             elif self._live:
                 self._silences = 0
                 return self._live.popleft()
-            elif not await self._woken(self._patience()):
+            elif not await self._woken(self._longest_wait()):
                 self._silences += 1
                 self._behind = True
 
-    def _patience(self) -> float:
+    def _longest_wait(self) -> float:
         """Seconds until the stream is asked whether something was missed. Raises `EventsMissing`."""
         if not self._merger.has_gap:
             self._gap_since = None
@@ -140,23 +159,19 @@ class Listener:
     async def _woken(self, patience: float) -> bool:
         """Whether there is news within so many seconds."""
         if not self._has_news:
-            loop = asyncio.get_running_loop()
-            self._waiter = waiter = loop.create_future()
-            # A plain timer, since `asyncio.timeout` would cost more than all else that an event does.
-            timer = loop.call_later(patience, _resolve, waiter, False)
+            self._waiter = asyncio.get_running_loop().create_future()
             try:
-                if not await waiter:
+                if not await self._patience.wait(self._waiter, patience):
                     return False
             finally:
-                timer.cancel()
                 self._waiter = None
         self._has_news = False
         return True
 
     def _wake(self) -> None:
         self._has_news = True
-        if self._waiter is not None:
-            _resolve(self._waiter, True)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(True)
 
     async def _replay(self) -> AsyncGenerator[EventBatch, None]:
         """What the stream has beyond what was read of it before."""
@@ -187,11 +202,6 @@ class Listener:
             self._wake()
 
 
-def _resolve(waiter: asyncio.Future[bool], heard: bool) -> None:
-    if not waiter.done():
-        waiter.set_result(heard)
-
-
 def _decoded(data: bytes) -> EventBatch | None:
     """None for what is no event batch at all. Raises `UnsupportedVersion`."""
     try:
@@ -200,17 +210,3 @@ def _decoded(data: bytes) -> EventBatch | None:
         raise
     except InvalidTurn:
         return None
-
-
-async def resumed(events: AsyncGenerator[AnyEvent, None], after: int) -> AsyncGenerator[AnyEvent, None]:
-    """Leaves out what a listener that saw event `after` already knows.
-
-    If a number was said twice, by an attempt and by its successor, the first time counts: the listener then
-    hears some events again, `StepRestarted` first, rather than miss one.
-    """
-    known = after == 0
-    async with contextlib.aclosing(events):
-        async for event in events:
-            if known or event.seq > after:
-                yield event
-            known = known or event.seq >= after

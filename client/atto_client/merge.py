@@ -1,6 +1,6 @@
 """One run's event batches, in whatever order and however often they come, as the one sequence they are."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from atto.protocol.events import AnyEvent, EventBatch
 
@@ -27,32 +27,42 @@ class Merger:
         """Whether an event is missing although a later one is here."""
         return bool(self._early)
 
-    def add(self, batch: EventBatch) -> Iterator[AnyEvent]:
-        """The events that `batch` makes due; to be consumed at once."""
-        attempt = batch.attempt
+    def add(self, batch: EventBatch) -> Sequence[AnyEvent]:
+        """The events that `batch` makes due."""
+        attempt, events = batch.attempt, batch.events
         if attempt not in self._since:
             self._hear_of(attempt, batch.since)
-        limit = min((since for newer, since in self._since.items() if newer > attempt), default=None)
-        for event in batch.events:
-            if event.seq < self._next or (limit is not None and event.seq >= limit):
-                continue
-            if event.seq == self._next and not self._early:  # as nearly always
-                self._said_by(attempt)
-                yield event
-                continue
-            held = self._early.get(event.seq)
-            if held is None or held[0] < attempt:
-                self._early[event.seq] = (attempt, event)
-        while (due := self._early.pop(self._next, None)) is not None:
-            speaker, event = due
-            self._said_by(speaker)
-            yield event
+        limit = self._limit(attempt)
+        if events and events[0].seq == self._next and limit is None and not self._early:  # as nearly always
+            self._said_by(attempt, len(events))
+            return events
+        for event in events:
+            if event.seq >= self._next and (limit is None or event.seq < limit):
+                held = self._early.get(event.seq)
+                if held is None or held[0] < attempt:
+                    self._early[event.seq] = (attempt, event)
+        return self._due()
 
-    def _said_by(self, speaker: int) -> None:
-        """The event that is due now is handed out."""
+    def _due(self) -> list[AnyEvent]:
+        """What waited for its turn, and need not wait any longer."""
+        due: list[AnyEvent] = []
+        while (held := self._early.pop(self._next, None)) is not None:
+            speaker, event = held
+            self._said_by(speaker, 1)
+            due.append(event)
+        return due
+
+    def _limit(self, attempt: int) -> int | None:
+        """The number from which on newer attempts void what this one says."""
+        if len(self._since) == 1:
+            return None
+        return min((since for newer, since in self._since.items() if newer > attempt), default=None)
+
+    def _said_by(self, speaker: int, events: int) -> None:
+        """So many events that are due now are handed out."""
         if not self._said or self._said[-1][1] != speaker:
             self._said.append((self._next, speaker))
-        self._next += 1
+        self._next += events
 
     def _hear_of(self, attempt: int, since: int) -> None:
         """A new attempt: void what older ones said from `since` on, be it waiting or handed out."""

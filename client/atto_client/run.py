@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -15,27 +15,31 @@ from atto.protocol.events import RunFailed as FailedEvent
 _log = logging.getLogger("atto.client")
 
 
-class Calls(Protocol):
-    """What a run needs of its client."""
-
-    def listen(self, session: str, run_id: str, after: int) -> AsyncGenerator[AnyEvent, None]:
-        """The run's events after `after`, replayed and live."""
-        ...
-
-    async def cancel(self, session: str, run_id: str, reason: str) -> None:
-        """Asks for the run to end."""
-        ...
-
-
 class Heard(Protocol):
     """What a run needs of its listener, which is open."""
 
-    def events(self) -> AsyncGenerator[AnyEvent, None]:
-        """The run's events up to the terminal one, once."""
+    async def due(self) -> Sequence[AnyEvent]:
+        """The run's next events, up to the terminal one; none if even that is known."""
+        ...
+
+    async def stop_reading(self) -> None:
+        """Nobody will ask what is due again."""
         ...
 
     async def close(self) -> None:
         """Nothing more is heard."""
+        ...
+
+
+class Calls(Protocol):
+    """What a run needs of its client."""
+
+    async def listen(self, session: str, run_id: str, after: int) -> Heard:
+        """A listener to the run's events after `after`, replayed and live."""
+        ...
+
+    async def cancel(self, session: str, run_id: str, reason: str) -> None:
+        """Asks for the run to end."""
         ...
 
 
@@ -60,12 +64,24 @@ class Run:
         return self._events()
 
     async def _events(self) -> AsyncGenerator[AnyEvent, None]:
-        events = self._calls.listen(self.session, self.run_id, self._after)
-        async with contextlib.aclosing(events):
-            async for event in events:
-                if is_terminal(event):
-                    self._terminal = event
-                yield event
+        # All in one generator: each one more would cost every event, and every run, what it does not need.
+        listener, leave = await self._attend()
+        try:
+            while events := await listener.due():
+                for event in events:
+                    if is_terminal(event):
+                        self._terminal = event
+                        yield event
+                        return
+                    yield event
+        finally:
+            await listener.stop_reading()
+            await leave()
+
+    async def _attend(self) -> tuple[Heard, Callable[[], Awaitable[None]]]:
+        """A listener for one iteration, and what is to be done when that is left."""
+        listener = await self._calls.listen(self.session, self.run_id, self._after)
+        return listener, listener.close
 
     async def result(self) -> RunCompleted:
         """Waits for the end. Raises `RunFailed`, `RunCancelled` (of `atto_client`), `EventsMissing`."""
@@ -133,26 +149,22 @@ class AttachedRun(Run):
         except AttoError as error:
             _log.warning("run %s was left early and could not be cancelled: %s", self.run_id, error)
 
-    async def _events(self) -> AsyncGenerator[AnyEvent, None]:
+    async def _attend(self) -> tuple[Heard, Callable[[], Awaitable[None]]]:
+        """The first iteration takes the events heard since before the submit; later ones replay."""
         enters = self._listener is None and self._terminal is None
         if enters:
             await self.__aenter__()
-        try:
-            async with contextlib.aclosing(self._heard()) as events:
-                async for event in events:
-                    if is_terminal(event):
-                        self._terminal = event
-                    yield event
-        finally:
-            if enters:
-                await self.__aexit__(None, None, None)
-
-    def _heard(self) -> AsyncGenerator[AnyEvent, None]:
-        """The first iteration takes the events heard since before the submit; later ones replay."""
         if self._listener is None or self._is_heard:
-            return super()._events()
+            return await super()._attend()
         self._is_heard = True
-        return self._listener.events()
+        return self._listener, self._leave if enters else _stay
+
+    async def _leave(self) -> None:
+        await self.__aexit__(None, None, None)
+
+
+async def _stay() -> None:
+    """Whoever entered the run will leave it."""
 
 
 def completed(session: str, run_id: str, terminal: TerminalEvent | None) -> RunCompleted:

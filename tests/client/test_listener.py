@@ -7,6 +7,7 @@ from atto.protocol import codec
 from atto.protocol.events import EventBatch, TextDelta
 from atto_client import listener as listeners
 from atto_client.listener import Listener
+from atto_client.patience import Patience
 
 
 class Stream:
@@ -26,6 +27,10 @@ class Live:
         self.data = batch(number)
 
 
+async def numbers(listener):
+    return [event.seq for event in await listener.due()]
+
+
 def batch(number):
     return codec.encode(EventBatch(events=(TextDelta(seq=number, step=1, text=str(number)),)))
 
@@ -34,11 +39,11 @@ async def test_a_hole_that_was_filled_does_not_shorten_the_patience_with_the_nex
     """Although the listener was never idle in between: it is slower than the run."""
     monkeypatch.setattr(listeners, "GAP_LIMIT", 1.0)
     stream = Stream()
-    listener = Listener(stream, "EVENTS", "s", replay=False, on_close=lambda _: None)
+    patience = Patience()
+    listener = Listener(stream, "EVENTS", "s", replay=False, patience=patience, on_close=lambda _: None)
     listener._hear(Live(1))
     listener._hear(Live(3))
-    events = listener.events()
-    assert (await anext(events)).seq == 1
+    assert await numbers(listener) == [1]
 
     def fill():
         stream.stored = [Stored("s", number, batch(number), {}) for number in (1, 2, 3)]
@@ -47,12 +52,11 @@ async def test_a_hole_that_was_filled_does_not_shorten_the_patience_with_the_nex
 
     loop = asyncio.get_running_loop()
     loop.call_later(0.1, fill)
-    number = 1
-    while number < 39:
-        number = (await anext(events)).seq
+    for number in await numbers(listener):
         await asyncio.sleep(0.04)  # it takes its time
         if number == 38:
             listener._hear(Live(41))
     loop.call_later(0.05, listener._hear, Live(40))
-    assert (await anext(events)).seq == 40
-    await events.aclose()
+    assert await numbers(listener) == [40, 41]
+    await listener.stop_reading()
+    patience.close()
