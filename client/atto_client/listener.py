@@ -58,7 +58,6 @@ class Listener:
         self._merger = Merger()
         self._gap_since: float | None = None
         self._silences = 0
-        self._has_news = False
         self._waiter: asyncio.Future[bool] | None = None
         self._broken: Exception | None = None
         self._subscription: Any = None
@@ -73,8 +72,11 @@ class Listener:
     async def close(self) -> None:
         """Hears nothing more."""
         self._on_close(self)
-        with contextlib.suppress(nats.errors.Error):
-            await self._subscription.unsubscribe()
+        # Let go of, since it refers to this: a cycle a run would keep the garbage collector busy.
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            with contextlib.suppress(nats.errors.Error):
+                await subscription.unsubscribe()
 
     def catch_up(self) -> None:
         """Something may have been missed (the connection was away): read the stream."""
@@ -138,14 +140,15 @@ class Listener:
             elif self._live:
                 self._silences = 0
                 return self._live.popleft()
-            elif not await self._woken(self._longest_wait()):
-                self._silences += 1
-                self._behind = True
+            else:
+                self._waiter = asyncio.get_running_loop().create_future()
+                if not await self._patience.wait(self._waiter, self._longest_wait()):
+                    self._silences += 1
+                    self._behind = True
 
     def _longest_wait(self) -> float:
         """Seconds until the stream is asked whether something was missed. Raises `EventsMissing`."""
         if not self._merger.has_gap:
-            self._gap_since = None
             return SILENCE_PATIENCE[min(self._silences, len(SILENCE_PATIENCE) - 1)]
         now = asyncio.get_running_loop().time()
         self._gap_since = self._gap_since or now
@@ -156,20 +159,7 @@ class Listener:
             )
         return GAP_PATIENCE
 
-    async def _woken(self, patience: float) -> bool:
-        """Whether there is news within so many seconds."""
-        if not self._has_news:
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                if not await self._patience.wait(self._waiter, patience):
-                    return False
-            finally:
-                self._waiter = None
-        self._has_news = False
-        return True
-
     def _wake(self) -> None:
-        self._has_news = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(True)
 

@@ -66,17 +66,21 @@ class Run:
     async def _events(self) -> AsyncGenerator[AnyEvent, None]:
         # All in one generator: each one more would cost every event, and every run, what it does not need.
         listener, leave = await self._attend()
+        last: TerminalEvent | None = None
         try:
-            while events := await listener.due():
+            while last is None and (events := await listener.due()):
                 for event in events:
                     if is_terminal(event):
-                        self._terminal = event
-                        yield event
-                        return
+                        self._terminal = last = event
+                        break
                     yield event
         finally:
             await listener.stop_reading()
             await leave()
+        # Most callers leave at the last event. What is to be said to the broker then goes out before, in one
+        # write with whatever they say next.
+        if last is not None:
+            yield last
 
     async def _attend(self) -> tuple[Heard, Callable[[], Awaitable[None]]]:
         """A listener for one iteration, and what is to be done when that is left."""

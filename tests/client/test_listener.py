@@ -1,6 +1,8 @@
 """A listener's patience with holes."""
 
 import asyncio
+import gc
+import weakref
 
 from atto.broker.jetstream import Stored
 from atto.protocol import codec
@@ -60,3 +62,25 @@ async def test_a_hole_that_was_filled_does_not_shorten_the_patience_with_the_nex
     assert await numbers(listener) == [40, 41]
     await listener.stop_reading()
     patience.close()
+
+
+async def test_a_closed_listener_is_gone_without_the_garbage_collector(jetstream, namespace):
+    """Each run has one: cycles would make the collector a tenth of a client's work."""
+    gone: list[bool] = []
+    gc.disable()
+    try:
+        listener = Listener(
+            jetstream,
+            "EVENTS",
+            f"{namespace}.event.s.r",
+            replay=False,
+            patience=Patience(),
+            on_close=lambda _: None,
+        )
+        weakref.finalize(listener, gone.append, True)
+        await listener.open()
+        await listener.close()
+        del listener
+        assert gone
+    finally:
+        gc.enable()

@@ -1,0 +1,88 @@
+"""When a caller leaves a run, and what is left of it then."""
+
+from contextlib import aclosing
+from datetime import UTC, datetime
+
+import pytest
+
+from atto.protocol.events import RunCancelled, TextDelta
+from atto_client.run import AttachedRun, Run
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+HALF = (TextDelta(seq=1, step=1, text="a"), TextDelta(seq=2, step=1, text="b"))
+REST = (TextDelta(seq=3, step=1, text="c"), RunCancelled(seq=4, time=NOW))
+
+
+class Listener:
+    """Has heard the whole run."""
+
+    def __init__(self):
+        self.batches = [HALF, REST]
+        self.closed = 0
+
+    async def due(self):
+        return self.batches.pop(0)
+
+    async def stop_reading(self):
+        pass
+
+    async def close(self):
+        self.closed += 1
+
+
+class Calls:
+    """The client: all of its listeners, and the runs that it was told to cancel."""
+
+    def __init__(self):
+        self.listeners = []
+        self.cancelled = []
+
+    async def listen(self, _session="s", _run_id="r", _after=0):
+        self.listeners.append(Listener())
+        return self.listeners[-1]
+
+    async def cancel(self, _session, run_id, _reason):
+        self.cancelled.append(run_id)
+
+
+@pytest.fixture
+def calls():
+    return Calls()
+
+
+@pytest.fixture(params=["detached", "attached"])
+def run(request, calls):
+    attached = AttachedRun(calls, "s", "r", begin=calls.listen)
+    return attached if request.param == "attached" else Run(calls, "s", "r")
+
+
+async def test_at_the_last_event_nothing_is_left_to_be_closed(run, calls):
+    async with aclosing(aiter(run)) as events:
+        async for event in events:
+            assert calls.listeners[0].closed == (event is REST[-1])
+    assert [listener.closed for listener in calls.listeners] == [1]
+    assert calls.cancelled == []
+
+
+async def test_an_iteration_that_is_done_again_replays(run, calls):
+    for _ in range(2):
+        assert [event async for event in run] == [*HALF, *REST]
+    assert [listener.closed for listener in calls.listeners] == [1, 1]
+
+
+@pytest.mark.parametrize("events", [1, 2, 3])
+async def test_only_an_attached_run_that_is_left_early_is_cancelled(run, calls, events):
+    async with aclosing(aiter(run)) as iteration:
+        for _ in range(events):
+            await anext(iteration)
+    assert [listener.closed for listener in calls.listeners] == [1]
+    assert calls.cancelled == (["r"] if isinstance(run, AttachedRun) else [])
+
+
+async def test_a_run_that_was_entered_is_left_where_its_block_ends(calls):
+    async with AttachedRun(calls, "s", "r", begin=calls.listen) as run:
+        assert [event async for event in run] == [*HALF, *REST]
+        assert [event async for event in run] == [*HALF, *REST]
+        assert [listener.closed for listener in calls.listeners] == [0, 1]
+    assert [listener.closed for listener in calls.listeners] == [1, 1]
+    assert calls.cancelled == []
