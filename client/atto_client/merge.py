@@ -16,6 +16,7 @@ class Merger:
     def __init__(self) -> None:
         self._next = 1
         self._since: dict[int, int] = {}
+        self._newest = 0
         self._early: dict[int, tuple[int, AnyEvent]] = {}
         # Who said what was handed out: (first number, attempt), by number.
         self._said: list[tuple[int, int]] = []
@@ -32,10 +33,10 @@ class Merger:
         attempt, events = batch.attempt, batch.events
         if attempt not in self._since:
             self._hear_of(attempt, batch.since)
-        limit = self._limit(attempt)
-        if events and events[0].seq == self._next and limit is None and not self._early:  # as nearly always
-            self._said_by(attempt, len(events))
+        if attempt == self._newest and events and events[0].seq == self._next and not self._early:
+            self._said_by(attempt, len(events))  # as nearly always
             return events
+        limit = min((since for newer, since in self._since.items() if newer > attempt), default=None)
         for event in events:
             if event.seq >= self._next and (limit is None or event.seq < limit):
                 held = self._early.get(event.seq)
@@ -52,12 +53,6 @@ class Merger:
             due.append(event)
         return due
 
-    def _limit(self, attempt: int) -> int | None:
-        """The number from which on newer attempts void what this one says."""
-        if len(self._since) == 1:
-            return None
-        return min((since for newer, since in self._since.items() if newer > attempt), default=None)
-
     def _said_by(self, speaker: int, events: int) -> None:
         """So many events that are due now are handed out."""
         if not self._said or self._said[-1][1] != speaker:
@@ -67,6 +62,7 @@ class Merger:
     def _hear_of(self, attempt: int, since: int) -> None:
         """A new attempt: void what older ones said from `since` on, be it waiting or handed out."""
         self._since[attempt] = since
+        self._newest = max(self._newest, attempt)
         self._early = {seq: held for seq, held in self._early.items() if held[0] >= attempt or seq < since}
         for at, (first, speaker) in enumerate(self._said):
             until = self._said[at + 1][0] if at + 1 < len(self._said) else self._next

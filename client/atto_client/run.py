@@ -3,32 +3,17 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Protocol, Self
 
 from atto.protocol.errors import AttoError, RunCancelled, RunFailed
-from atto.protocol.events import AnyEvent, RunCompleted, TerminalEvent, is_terminal
 from atto.protocol.events import RunCancelled as CancelledEvent
+from atto.protocol.events import RunCompleted, TerminalEvent
 from atto.protocol.events import RunFailed as FailedEvent
+from atto_client.iteration import Heard, Iteration, Leave
 
 _log = logging.getLogger("atto.client")
-
-
-class Heard(Protocol):
-    """What a run needs of its listener, which is open."""
-
-    async def due(self) -> Sequence[AnyEvent]:
-        """The run's next events, up to the terminal one; none if even that is known."""
-        ...
-
-    async def stop_reading(self) -> None:
-        """Nobody will ask what is due again."""
-        ...
-
-    async def close(self) -> None:
-        """Nothing more is heard."""
-        ...
 
 
 class Calls(Protocol):
@@ -60,38 +45,21 @@ class Run:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(session={self.session!r}, run_id={self.run_id!r})"
 
-    def __aiter__(self) -> AsyncIterator[AnyEvent]:
-        return self._events()
+    def __aiter__(self) -> Iteration:
+        return Iteration(self._attend, self._ended)
 
-    async def _events(self) -> AsyncGenerator[AnyEvent, None]:
-        # All in one generator: each one more would cost every event, and every run, what it does not need.
-        listener, leave = await self._attend()
-        last: TerminalEvent | None = None
-        try:
-            while last is None and (events := await listener.due()):
-                for event in events:
-                    if is_terminal(event):
-                        self._terminal = last = event
-                        break
-                    yield event
-        finally:
-            await listener.stop_reading()
-            await leave()
-        # Most callers leave at the last event. What is to be said to the broker then goes out before, in one
-        # write with whatever they say next.
-        if last is not None:
-            yield last
-
-    async def _attend(self) -> tuple[Heard, Callable[[], Awaitable[None]]]:
+    async def _attend(self) -> tuple[Heard, Leave]:
         """A listener for one iteration, and what is to be done when that is left."""
         listener = await self._calls.listen(self.session, self.run_id, self._after)
         return listener, listener.close
 
+    def _ended(self, terminal: TerminalEvent) -> None:
+        self._terminal = terminal
+
     async def result(self) -> RunCompleted:
         """Waits for the end. Raises `RunFailed`, `RunCancelled` (of `atto_client`), `EventsMissing`."""
         if self._terminal is None:
-            events = self._events()
-            async with contextlib.aclosing(events):
+            async with contextlib.aclosing(aiter(self)) as events:
                 async for _ in events:
                     pass
         return completed(self.session, self.run_id, self._terminal)
@@ -153,7 +121,7 @@ class AttachedRun(Run):
         except AttoError as error:
             _log.warning("run %s was left early and could not be cancelled: %s", self.run_id, error)
 
-    async def _attend(self) -> tuple[Heard, Callable[[], Awaitable[None]]]:
+    async def _attend(self) -> tuple[Heard, Leave]:
         """The first iteration takes the events heard since before the submit; later ones replay."""
         enters = self._listener is None and self._terminal is None
         if enters:

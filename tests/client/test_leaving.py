@@ -1,10 +1,12 @@
 """When a caller leaves a run, and what is left of it then."""
 
+import asyncio
 from contextlib import aclosing
 from datetime import UTC, datetime
 
 import pytest
 
+from atto.protocol.errors import EventsMissing
 from atto.protocol.events import RunCancelled, TextDelta
 from atto_client.run import AttachedRun, Run
 
@@ -86,3 +88,71 @@ async def test_a_run_that_was_entered_is_left_where_its_block_ends(calls):
         assert [listener.closed for listener in calls.listeners] == [0, 1]
     assert [listener.closed for listener in calls.listeners] == [1, 1]
     assert calls.cancelled == []
+
+
+async def test_an_iteration_that_is_dropped_is_closed_soon(run, calls):
+    iteration = aiter(run)
+    await anext(iteration)
+    del iteration
+    async with asyncio.timeout(10):
+        while calls.listeners[0].closed == 0:
+            await asyncio.sleep(0)
+    assert calls.cancelled == (["r"] if isinstance(run, AttachedRun) else [])
+
+
+async def test_an_iteration_that_is_dropped_at_the_last_event_leaves_no_task(run):
+    async for event in run:
+        if event is REST[-1]:
+            break
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_nothing_comes_after_the_end_or_after_closing(run):
+    iteration = aiter(run)
+    assert [event async for event in iteration] == [*HALF, *REST]
+    with pytest.raises(StopAsyncIteration):
+        await anext(iteration)
+    other = aiter(run)
+    await anext(other)
+    await other.aclose()
+    await other.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await anext(other)
+
+
+async def test_an_iteration_whose_listener_fails_is_over(run, calls, monkeypatch):
+    async def fail(_):
+        raise EventsMissing("they expired")
+
+    monkeypatch.setattr(Listener, "due", fail)
+    iteration = aiter(run)
+    with pytest.raises(EventsMissing):
+        await anext(iteration)
+    with pytest.raises(StopAsyncIteration):
+        await anext(iteration)
+    assert [listener.closed for listener in calls.listeners] == [1]
+
+
+async def test_a_cancelled_wait_leaves_the_run(run, calls, monkeypatch):
+    monkeypatch.setattr(Listener, "due", lambda _: asyncio.get_running_loop().create_future())
+    waiting = asyncio.create_task(anext(aiter(run)))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    assert [listener.closed for listener in calls.listeners] == [1]
+    assert calls.cancelled == (["r"] if isinstance(run, AttachedRun) else [])
+
+
+async def test_two_tasks_cannot_share_an_iteration(run, monkeypatch):
+    monkeypatch.setattr(Listener, "due", lambda _: asyncio.get_running_loop().create_future())
+    iteration = aiter(run)
+    waiting = asyncio.create_task(anext(iteration))
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="two tasks"):
+        await anext(iteration)
+    with pytest.raises(RuntimeError, match="a task waits"):
+        await iteration.aclose()
+    waiting.cancel()
+    await asyncio.wait([waiting])
