@@ -9,6 +9,7 @@ from typing import Any, Self
 import msgspec
 from nats.aio.client import Client as Connection
 
+from atto.broker.alarms import Alarms
 from atto.broker.connection import DEFAULT_SERVER, check_options, connected
 from atto.broker.jetstream import JetStream
 from atto.protocol import codec
@@ -18,7 +19,6 @@ from atto.protocol.sessions import Snapshot, SnapshotPage
 from atto.protocol.subjects import Subjects
 from atto.protocol.turns import Cancel
 from atto_client.listener import Listener
-from atto_client.patience import Patience
 from atto_client.run import AttachedRun, Run
 from atto_client.submission import Submission, check_declared
 
@@ -50,7 +50,7 @@ class Client:
         self._connection = connection
         self._patience = submit_patience
         self._listeners: set[Listener] = set()
-        self._listening = Patience()
+        self._alarms = Alarms()
         self._stack: contextlib.AsyncExitStack | None = None
         self._open: JetStream | None = None
         self._failure: Exception | None = None
@@ -74,7 +74,6 @@ class Client:
     ) -> None:
         stack, self._stack, self._open = self._stack, None, None
         self.fail(BrokerUnavailable("the client was closed while a run was listened to"))
-        self._listening.close()
         if stack is not None:
             await stack.aclose()
 
@@ -206,7 +205,7 @@ class Client:
             self._subjects.event(session, run_id),
             replay=replay,
             after=after,
-            patience=self._listening,
+            alarms=self._alarms,
             on_close=self._listeners.discard,
         )
         await listener.open()

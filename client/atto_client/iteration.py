@@ -10,12 +10,12 @@ from atto.protocol.events import AnyEvent, TerminalEvent, is_terminal
 class Heard(Protocol):
     """What an iteration needs of its listener, which is open."""
 
-    async def due(self) -> Sequence[AnyEvent]:
+    async def news(self) -> Sequence[AnyEvent]:
         """The run's next events, up to the terminal one; none if even that is known."""
         ...
 
     async def stop_reading(self) -> None:
-        """Nobody will ask what is due again."""
+        """Nobody will ask for news again."""
         ...
 
     async def close(self) -> None:
@@ -92,7 +92,7 @@ class Iteration(AsyncIterator[AnyEvent]):
             if self._attended is None:
                 self._loop = asyncio.get_running_loop()
                 self._attended = await self._attend()
-            events = await self._attended[0].due()
+            events = await self._attended[0].news()
         except BaseException:
             await self._end()
             raise

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
@@ -9,13 +10,13 @@ from typing import Any
 import nats.errors
 from nats.aio.msg import Msg
 
+from atto.broker.alarms import Alarms
 from atto.broker.hearing import subscribe
 from atto.broker.jetstream import JetStream
 from atto.protocol import codec
 from atto.protocol.errors import BrokerUnavailable, EventsMissing, InvalidTurn, UnsupportedVersion
 from atto.protocol.events import AnyEvent, EventBatch, is_terminal
 from atto_client.merge import Merger
-from atto_client.patience import Patience
 
 GAP_PATIENCE = 0.2
 """Seconds to wait for a missing event before it is looked for in the stream."""
@@ -28,7 +29,7 @@ LIVE_LIMIT = 1000
 
 
 class Listener:
-    """`await listener.open()`, `await listener.due()` until the terminal event; `await listener.close()`.
+    """`await listener.open()`, `await listener.news()` until the terminal event; `await listener.close()`.
 
     Opening subscribes; events published after that are heard. `replay`: read what was said before, too.
     `after`: leave out what a listener that saw this event already knows. `on_close` is told of the end.
@@ -42,7 +43,7 @@ class Listener:
         *,
         replay: bool,
         after: int = 0,
-        patience: Patience,
+        alarms: Alarms,
         on_close: Callable[["Listener"], None],
     ) -> None:
         self._on_close = on_close
@@ -51,14 +52,15 @@ class Listener:
         self._subject = subject
         self._behind = replay
         self._after = after
-        self._patience = patience
+        self._alarms = alarms
+        self.due = math.inf
         self._live: deque[EventBatch] = deque()
         self._replayed: AsyncGenerator[EventBatch, None] | None = None
         self._read_until = 0
         self._merger = Merger()
         self._gap_since: float | None = None
         self._silences = 0
-        self._waiter: asyncio.Future[bool] | None = None
+        self._waiter: asyncio.Future[None] | None = None
         self._broken: Exception | None = None
         self._subscription: Any = None
 
@@ -88,7 +90,7 @@ class Listener:
         self._broken = error
         self._wake()
 
-    async def due(self) -> Sequence[AnyEvent]:
+    async def news(self) -> Sequence[AnyEvent]:
         """The run's next events, once there are any: in order, each once. The terminal one is the last; if
         even that is known, there are none.
 
@@ -98,16 +100,16 @@ class Listener:
             events = self._merger.add(await self._next_batch())
             if not self._merger.has_gap:
                 self._gap_since = None
-            news = self._news(events) if self._after else events
+            news = self._unknown(events) if self._after else events
             if news or (events and is_terminal(events[-1])):
                 return news
 
     async def stop_reading(self) -> None:
-        """Whoever asked what is due will not ask again."""
+        """Whoever asked for news will not ask again."""
         if self._replayed is not None:
             await self._replayed.aclose()
 
-    def _news(self, events: Sequence[AnyEvent]) -> Sequence[AnyEvent]:
+    def _unknown(self, events: Sequence[AnyEvent]) -> Sequence[AnyEvent]:
         """Leaves out what a listener that saw event `after` already knows.
 
         If a number was said twice, by an attempt and by its successor, the first time counts: the listener
@@ -141,10 +143,24 @@ class Listener:
                 self._silences = 0
                 return self._live.popleft()
             else:
-                self._waiter = asyncio.get_running_loop().create_future()
-                if not await self._patience.wait(self._waiter, self._longest_wait()):
-                    self._silences += 1
-                    self._behind = True
+                await self._wait()
+
+    async def _wait(self) -> None:
+        """For something to happen; if nothing does in time, there is reason to read the stream."""
+        loop = asyncio.get_running_loop()
+        self.due = loop.time() + self._longest_wait()
+        self._waiter = loop.create_future()
+        self._alarms.set(self)
+        try:
+            await self._waiter
+        finally:
+            self._alarms.clear(self)
+            self._waiter = None
+
+    def ring(self) -> None:
+        """It has been silent for too long."""
+        self._silences += 1
+        self.catch_up()
 
     def _longest_wait(self) -> float:
         """Seconds until the stream is asked whether something was missed. Raises `EventsMissing`."""
@@ -161,7 +177,7 @@ class Listener:
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(True)
+            self._waiter.set_result(None)
 
     async def _replay(self) -> AsyncGenerator[EventBatch, None]:
         """What the stream has beyond what was read of it before."""

@@ -33,7 +33,7 @@ class Merger:
         attempt, events = batch.attempt, batch.events
         if attempt not in self._since:
             self._hear_of(attempt, batch.since)
-        if attempt == self._newest and events and events[0].seq == self._next and not self._early:
+        if attempt == self._newest and not self._early and _is_run(events, self._next):
             self._said_by(attempt, len(events))  # as nearly always
             return events
         limit = min((since for newer, since in self._since.items() if newer > attempt), default=None)
@@ -71,3 +71,8 @@ class Merger:
                 self.must_reread = self.must_reread or any(by > attempt for _, by in self._said[at:])
                 del self._said[at + 1 if since > first else at :]
                 return
+
+
+def _is_run(events: Sequence[AnyEvent], first: int) -> bool:
+    """Whether they begin at `first`, and leave no number out."""
+    return bool(events) and events[0].seq == first and events[-1].seq == first + len(events) - 1

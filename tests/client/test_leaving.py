@@ -22,7 +22,7 @@ class Listener:
         self.batches = [HALF, REST]
         self.closed = 0
 
-    async def due(self):
+    async def news(self):
         return self.batches.pop(0)
 
     async def stop_reading(self):
@@ -125,7 +125,7 @@ async def test_an_iteration_whose_listener_fails_is_over(run, calls, monkeypatch
     async def fail(_):
         raise EventsMissing("they expired")
 
-    monkeypatch.setattr(Listener, "due", fail)
+    monkeypatch.setattr(Listener, "news", fail)
     iteration = aiter(run)
     with pytest.raises(EventsMissing):
         await anext(iteration)
@@ -135,7 +135,7 @@ async def test_an_iteration_whose_listener_fails_is_over(run, calls, monkeypatch
 
 
 async def test_a_cancelled_wait_leaves_the_run(run, calls, monkeypatch):
-    monkeypatch.setattr(Listener, "due", lambda _: asyncio.get_running_loop().create_future())
+    monkeypatch.setattr(Listener, "news", lambda _: asyncio.get_running_loop().create_future())
     waiting = asyncio.create_task(anext(aiter(run)))
     await asyncio.sleep(0)
     waiting.cancel()
@@ -146,7 +146,7 @@ async def test_a_cancelled_wait_leaves_the_run(run, calls, monkeypatch):
 
 
 async def test_two_tasks_cannot_share_an_iteration(run, monkeypatch):
-    monkeypatch.setattr(Listener, "due", lambda _: asyncio.get_running_loop().create_future())
+    monkeypatch.setattr(Listener, "news", lambda _: asyncio.get_running_loop().create_future())
     iteration = aiter(run)
     waiting = asyncio.create_task(anext(iteration))
     await asyncio.sleep(0)

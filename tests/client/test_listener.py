@@ -4,12 +4,12 @@ import asyncio
 import gc
 import weakref
 
+from atto.broker.alarms import Alarms
 from atto.broker.jetstream import Stored
 from atto.protocol import codec
 from atto.protocol.events import EventBatch, TextDelta
 from atto_client import listener as listeners
 from atto_client.listener import Listener
-from atto_client.patience import Patience
 
 
 class Stream:
@@ -30,7 +30,7 @@ class Live:
 
 
 async def numbers(listener):
-    return [event.seq for event in await listener.due()]
+    return [event.seq for event in await listener.news()]
 
 
 def batch(number):
@@ -41,8 +41,7 @@ async def test_a_hole_that_was_filled_does_not_shorten_the_patience_with_the_nex
     """Although the listener was never idle in between: it is slower than the run."""
     monkeypatch.setattr(listeners, "GAP_LIMIT", 1.0)
     stream = Stream()
-    patience = Patience()
-    listener = Listener(stream, "EVENTS", "s", replay=False, patience=patience, on_close=lambda _: None)
+    listener = Listener(stream, "EVENTS", "s", replay=False, alarms=Alarms(), on_close=lambda _: None)
     listener._hear(Live(1))
     listener._hear(Live(3))
     assert await numbers(listener) == [1]
@@ -61,7 +60,6 @@ async def test_a_hole_that_was_filled_does_not_shorten_the_patience_with_the_nex
     loop.call_later(0.05, listener._hear, Live(40))
     assert await numbers(listener) == [40, 41]
     await listener.stop_reading()
-    patience.close()
 
 
 async def test_a_closed_listener_is_gone_without_the_garbage_collector(jetstream, namespace):
@@ -74,7 +72,7 @@ async def test_a_closed_listener_is_gone_without_the_garbage_collector(jetstream
             "EVENTS",
             f"{namespace}.event.s.r",
             replay=False,
-            patience=Patience(),
+            alarms=Alarms(),
             on_close=lambda _: None,
         )
         weakref.finalize(listener, gone.append, True)
