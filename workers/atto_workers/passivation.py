@@ -22,7 +22,7 @@ MEMORY_LIMIT = 256 << 20
 """Bytes of history, as JSON, that idle sessions may hold in memory together."""
 PACK_AFTER = 10.0
 """Seconds without a turn after which a session is packed: as objects, histories take far more memory."""
-UNPACKED_LIMIT = 4 << 20
+UNPACKED_LIMIT = 8 << 20
 """Bytes of history, as JSON, that unpacked sessions may hold; beyond, they are packed before their time.
 
 Python hardly gives memory back that objects have had, so their peak is what a worker keeps for good.
