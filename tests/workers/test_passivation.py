@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from atto.protocol.messages import Message, Origin, ToolCallPart, ToolResultPart
 from atto.protocol.sessions import Commit, Snapshot
-from atto_workers import passivation
+from atto_workers import heap
 from atto_workers.delivery import Claim, ClaimState
 from atto_workers.passivation import PACK_AFTER, PACKED_AT_MOST, UNPACKED_LIMIT, IdleSessions, Resident
 
@@ -178,26 +178,35 @@ def test_a_packed_token_comes_back_whatever_it_is_made_of(data, text):
 
 
 @pytest.mark.skipif(sys.platform != "linux" or not platform.libc_ver()[0], reason="needs glibc")
-def test_the_memory_of_dropped_sessions_goes_back_to_the_system(monkeypatch):
-    monkeypatch.setattr(passivation, "UNPACKED_LIMIT", 4 << 20)  # what objects take stays with Python
+def test_what_is_free_between_what_is_used_goes_back_to_the_system():
+    blocks = [secrets.token_bytes(4_000) for _ in range(20_000)]
+    full = resident_bytes()
+    del (
+        blocks[1::2],
+        blocks[1::2],
+        blocks[1::2],
+        blocks[1::2],
+    )  # one in sixteen is left
+    heap.trim()
+    assert resident_bytes() < full - 40_000_000
+
+
+def test_the_memory_of_dropped_sessions_is_given_back_portion_by_portion(monkeypatch):
+    trimmed: list[int] = []
     now = 0.0
     idle, claim = IdleSessions(idle_limit=60, clock=lambda: now), claimed()
-    before, pins = resident_bytes(), []
-    for number in range(5000):
+    monkeypatch.setattr(heap, "trim", lambda: trimmed.append(len(idle)))
+    for number in range(300):
         session = Resident(claim)
-        message = Message.user(secrets.token_hex(5_000))
+        message = Message.user(secrets.token_hex(50_000))
         session.snapshot = Snapshot(session="s").after(Commit(run_id="r", messages=(message,)))
         idle.put(str(number), session)
-        now += 0.004
-        while idle.pack():
-            pass
-        pins.append(secrets.token_bytes(1000))
-    full = resident_bytes()
-    assert full - before > 20_000_000
-    now += 100
+    now = 100.0
     while idle.sweep():
         pass
-    assert resident_bytes() - before < (full - before) / 2
+    idle.sweep()
+    assert len(trimmed) >= 1
+    assert all(left < 300 for left in trimmed)
 
 
 def resident_bytes() -> int:
