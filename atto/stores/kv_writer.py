@@ -28,6 +28,8 @@ from atto.stores.kv_layout import (
 )
 
 CHUNK_BYTES = 512 << 10
+_RECORD_BYTES = 1024
+"""More than a run's record takes in a head, or all that is in a head besides records, state and messages."""
 
 
 class KvWrite:
@@ -91,8 +93,11 @@ class KvWrite:
                 await self._bucket.purge(f"{self._key}.{generation}.{self._blob.blob}.>")
 
     def _check_size(self) -> None:
+        room = self._bucket.value_bytes - 4 * self._segment_bytes
+        if len(self._state) + _RECORD_BYTES * (len(self._saved.runs) + 1) <= room:
+            return  # as nearly always, without encoding anything
         head = replace(self._place.head, state=self._state, runs=self._saved.runs, recent=())
-        room = self._bucket.value_bytes - 4 * self._segment_bytes - len(encode(head))
+        room -= len(encode(head))
         if room < 0:
             raise NotStorable(
                 f"session {self._session!r}: its state of {len(self._state)} bytes is {-room} bytes larger "
