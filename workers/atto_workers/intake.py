@@ -150,8 +150,8 @@ class Intake:
 
     def _batch(self, pulling: _Pulling) -> int:
         """How many turns of a partition to ask for: none while half of its allowance is on its way."""
-        if not pulling.claim.is_open:
-            return 0
+        if not pulling.claim.is_open or self._pulls.get(pulling.claim.consumer) is not pulling:
+            return 0  # closed meanwhile, or closed and opened anew
         if self._held >= self._credits:
             self._starved = True
             return 0
