@@ -80,9 +80,9 @@ def no_voiding() -> None:
     """Listeners are never told to drop what was said of a step."""
 
     def wrapper(append: Any) -> Any:
-        def appended(self: log.RunLog, event: Any) -> None:
+        def appended(self: log.RunLog, event: Any, *encoded: Any) -> None:
             if not isinstance(event, StepRestarted):
-                append(self, event)
+                append(self, event, *encoded)
 
         return appended
 
