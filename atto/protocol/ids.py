@@ -113,8 +113,14 @@ class _Clock:
             self._last = max((time.time_ns() // 1_000_000) << 12, self._last + 1)
             return self._last
 
+    def unlock(self) -> None:
+        """In a process that was just forked: whichever thread held the lock is not in it."""
+        self._lock = threading.Lock()
+
 
 _clock = _Clock()
+if hasattr(os, "register_at_fork"):  # where there is fork at all
+    os.register_at_fork(after_in_child=_clock.unlock)
 
 
 def new_run_id() -> str:

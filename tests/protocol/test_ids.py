@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -192,6 +194,44 @@ def test_run_ids_of_many_threads_are_distinct_and_each_threads_are_in_order():
         made = list(pool.map(lambda _: [new_run_id() for _ in range(5000)], range(4)))
     assert all(ids == sorted(ids) for ids in made)
     assert len({run_id for ids in made for run_id in ids}) == 20_000
+
+
+def test_a_process_that_was_forked_while_a_thread_made_an_id_makes_its_own():
+    """Whoever held the lock is not there to let go of it. In a process of its own: this one has threads."""
+    script = """
+import os, signal
+from atto.protocol import ids
+
+with ids._clock._lock:
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        ids.new_run_id()
+        os._exit(0)
+raise SystemExit(os.waitpid(child, 0)[1])
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0
+
+
+def test_forked_processes_make_different_ids():
+    script = """
+import os
+from atto.protocol.ids import new_run_id
+
+new_run_id()
+children = []
+for _ in range(2):
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.write(write, " ".join(new_run_id() for _ in range(100)).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as said:
+        children.append(set(said.read().split()))
+    os.wait()
+assert len(set.union(*children)) == 200
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 @given(st.integers(1, 2**48 - 1), st.integers(0, 2**48 - 1))
