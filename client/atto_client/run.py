@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -46,11 +47,14 @@ class Run:
         return f"{type(self).__name__}(session={self.session!r}, run_id={self.run_id!r})"
 
     def __aiter__(self) -> Iteration:
-        return Iteration(self._attend, self._ended)
+        return self._events(self._after)
 
-    async def _attend(self) -> tuple[Heard, Leave]:
+    def _events(self, after: int) -> Iteration:
+        return Iteration(partial(self._attend, after), self._ended)
+
+    async def _attend(self, after: int) -> tuple[Heard, Leave]:
         """A listener for one iteration, and what is to be done when that is left."""
-        listener = await self._calls.listen(self.session, self.run_id, self._after)
+        listener = await self._calls.listen(self.session, self.run_id, after)
         return listener, listener.close
 
     def _ended(self, terminal: TerminalEvent) -> None:
@@ -59,7 +63,8 @@ class Run:
     async def result(self) -> RunCompleted:
         """Waits for the end. Raises `RunFailed`, `RunCancelled` (of `atto_client`), `EventsMissing`."""
         if self._terminal is None:
-            async with contextlib.aclosing(aiter(self)) as events:
+            # From the first event on: whoever goes on after the last one was told of no end.
+            async with contextlib.aclosing(self._events(after=0)) as events:
                 async for _ in events:
                     pass
         return completed(self.session, self.run_id, self._terminal)
@@ -121,13 +126,13 @@ class AttachedRun(Run):
         except AttoError as error:
             _log.warning("run %s was left early and could not be cancelled: %s", self.run_id, error)
 
-    async def _attend(self) -> tuple[Heard, Leave]:
+    async def _attend(self, after: int) -> tuple[Heard, Leave]:
         """The first iteration takes the events heard since before the submit; later ones replay."""
         enters = self._listener is None and self._terminal is None
         if enters:
             await self.__aenter__()
         if self._listener is None or self._is_heard:
-            return await super()._attend()
+            return await super()._attend(after)
         self._is_heard = True
         return self._listener, self._leave if enters else _stay
 

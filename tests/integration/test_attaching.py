@@ -61,6 +61,8 @@ async def test_every_number_can_be_gone_on_from(worker, client):
         for after in range(len(seen) + 1):
             rest = [event async for event in client.attach("s", run.run_id, after=after)]
             assert rest == seen[after:]
+        for after in (len(seen) - 1, len(seen), len(seen) + 1):
+            assert await client.attach("s", run.run_id, after=after).result() == seen[-1]
 
 
 @pytest.mark.parametrize("whose", ["client", "worker"])
