@@ -1,5 +1,6 @@
 """The client: turns in, events out, from any process that reaches the broker."""
 
+import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -50,6 +51,7 @@ class Client:
         self._connection = connection
         self._patience = submit_patience
         self._listeners: set[Listener] = set()
+        self._entered: set[AttachedRun] = set()
         self._alarms = Alarms()
         self._stack: contextlib.AsyncExitStack | None = None
         self._open: JetStream | None = None
@@ -72,10 +74,19 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        stack, self._stack, self._open = self._stack, None, None
-        self.fail(BrokerUnavailable("the client was closed while a run was listened to"))
-        if stack is not None:
-            await stack.aclose()
+        try:
+            await self._leave_runs()
+        finally:
+            stack, self._stack, self._open = self._stack, None, None
+            self.fail(BrokerUnavailable("the client was closed while a run was listened to"))
+            if stack is not None:
+                await stack.aclose()
+
+    async def _leave_runs(self) -> None:
+        """The last chance to cancel runs: also those of loops that were left just before."""
+        async with asyncio.TaskGroup() as leaving:
+            for run in list(self._entered):
+                leaving.create_task(run.__aexit__(None, None, None))
 
     def run(
         self,
@@ -112,7 +123,7 @@ class Client:
                 raise
             return listener
 
-        return AttachedRun(self, session, submission.run_id, begin=begin)
+        return AttachedRun(self, session, submission.run_id, begin=begin, entered=self._entered)
 
     async def submit(
         self,

@@ -71,8 +71,10 @@ class Iteration(AsyncIterator[AnyEvent]):
         attended, self._attended = self._attended, None
         if attended is not None:
             listener, leave = attended
-            await listener.stop_reading()
-            await leave()
+            try:
+                await listener.stop_reading()
+            finally:
+                await leave()
 
     def __del__(self) -> None:
         if self._attended is not None and self._loop is not None and not self._loop.is_closed():

@@ -32,7 +32,8 @@ class Listener:
     """`await listener.open()`, `await listener.news()` until the terminal event; `await listener.close()`.
 
     Opening subscribes; events published after that are heard. `replay`: read what was said before, too.
-    `after`: leave out what a listener that saw this event already knows. `on_close` is told of the end.
+    `after`: leave out what a listener that saw this event already knows. `on_close` is told of the end:
+    when it is closed, and nobody waits for news any more.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Listener:
         self._merger = Merger()
         self._gap_since: float | None = None
         self._silences = 0
+        self._is_read = False
         self._waiter: asyncio.Future[None] | None = None
         self._broken: Exception | None = None
         self._subscription: Any = None
@@ -73,7 +75,8 @@ class Listener:
 
     async def close(self) -> None:
         """Hears nothing more."""
-        self._on_close(self)
+        if not self._is_read:
+            self._on_close(self)
         # Let go of, since it refers to this: a cycle a run would keep the garbage collector busy.
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
@@ -96,6 +99,7 @@ class Listener:
 
         Raises `EventsMissing`, `UnsupportedVersion`, and what `fail` was told.
         """
+        self._is_read = True
         while True:
             events = self._merger.add(await self._next_batch())
             if not self._merger.has_gap:
@@ -106,6 +110,9 @@ class Listener:
 
     async def stop_reading(self) -> None:
         """Whoever asked for news will not ask again."""
+        self._is_read = False
+        if self._subscription is None:
+            self._on_close(self)
         if self._replayed is not None:
             await self._replayed.aclose()
 

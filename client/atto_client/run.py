@@ -81,7 +81,10 @@ class AttachedRun(Run):
     """A run that ends with its caller's interest: leaving it before its terminal event cancels it.
 
     The turn is submitted when the run is entered (`async with`) or first iterated. After a plain
-    `async for` that is left early Python cancels the run soon; `async with` does it there and then.
+    `async for` that is left early Python cancels the run soon; `async with` does it there and then. Closing
+    the client leaves all of its runs.
+
+    `entered`: where this run is while it is entered.
     """
 
     def __init__(
@@ -91,33 +94,47 @@ class AttachedRun(Run):
         run_id: str,
         *,
         begin: Callable[[], Awaitable[Heard]],
+        entered: set["AttachedRun"],
     ) -> None:
         super().__init__(calls, session, run_id)
         self._begin = begin
+        self._entered = entered
+        # One task at a time enters or leaves, and who comes second finds that done.
+        self._door = asyncio.Lock()
         self._listener: Heard | None = None
         self._is_heard = False
 
     async def __aenter__(self) -> Self:
-        if self._listener is None:
+        await self._enter()
+        return self
+
+    async def _enter(self) -> bool:
+        """Whether it was not entered yet."""
+        async with self._door:
+            if self._listener is not None:
+                return False
             try:
                 self._listener = await self._begin()
-                self._is_heard = False
             except asyncio.CancelledError:
                 await self._abandon()  # the turn may have been accepted all the same
                 raise
-        return self
+            self._is_heard = False
+            self._entered.add(self)
+            return True
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        listener, self._listener = self._listener, None
-        if listener is None:
-            return
-        try:
-            if self._terminal is None:
-                await self._abandon()
-        finally:
-            await listener.close()
+        async with self._door:
+            listener, self._listener = self._listener, None
+            if listener is None:
+                return
+            try:
+                if self._terminal is None:
+                    await self._abandon()
+            finally:
+                self._entered.discard(self)
+                await listener.close()
 
     async def _abandon(self) -> None:
         """Cancels the run even if this task is being cancelled itself."""
@@ -128,9 +145,7 @@ class AttachedRun(Run):
 
     async def _attend(self, after: int) -> tuple[Heard, Leave]:
         """The first iteration takes the events heard since before the submit; later ones replay."""
-        enters = self._listener is None and self._terminal is None
-        if enters:
-            await self.__aenter__()
+        enters = self._terminal is None and await self._enter()
         if self._listener is None or self._is_heard:
             return await super()._attend(after)
         self._is_heard = True

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from atto.protocol.errors import EventsMissing
+from atto.protocol.errors import RunCancelled as RunWasCancelled
 from atto.protocol.events import RunCancelled, TextDelta
 from atto_client.run import AttachedRun, Run
 
@@ -54,7 +55,7 @@ def calls():
 
 @pytest.fixture(params=["detached", "attached"])
 def run(request, calls):
-    attached = AttachedRun(calls, "s", "r", begin=calls.listen)
+    attached = AttachedRun(calls, "s", "r", begin=calls.listen, entered=set())
     return attached if request.param == "attached" else Run(calls, "s", "r")
 
 
@@ -82,12 +83,52 @@ async def test_only_an_attached_run_that_is_left_early_is_cancelled(run, calls, 
 
 
 async def test_a_run_that_was_entered_is_left_where_its_block_ends(calls):
-    async with AttachedRun(calls, "s", "r", begin=calls.listen) as run:
+    async with AttachedRun(calls, "s", "r", begin=calls.listen, entered=set()) as run:
         assert [event async for event in run] == [*HALF, *REST]
         assert [event async for event in run] == [*HALF, *REST]
         assert [listener.closed for listener in calls.listeners] == [0, 1]
     assert [listener.closed for listener in calls.listeners] == [1, 1]
     assert calls.cancelled == []
+
+
+async def test_loops_that_begin_at_one_time_enter_the_run_once(calls):
+    begun = []
+
+    async def begin():
+        begun.append(True)
+        await asyncio.sleep(0)
+        return await calls.listen()
+
+    entered: set[AttachedRun] = set()
+    run = AttachedRun(calls, "s", "r", begin=begin, entered=entered)
+
+    async def loop():
+        return [event async for event in run]
+
+    assert await asyncio.gather(loop(), loop(), loop()) == [[*HALF, *REST]] * 3
+    assert begun == [True]
+    assert [listener.closed for listener in calls.listeners] == [1, 1, 1]
+    assert entered == set()
+    assert calls.cancelled == []
+
+
+async def test_a_loop_that_waited_for_another_to_enter_enters_by_itself_if_that_fails(calls):
+    begun = []
+
+    async def begin():
+        begun.append(True)
+        if len(begun) == 1:
+            await asyncio.Event().wait()
+        return await calls.listen()
+
+    run = AttachedRun(calls, "s", "r", begin=begin, entered=set())
+    first, second = asyncio.create_task(anext(aiter(run))), asyncio.create_task(run.result())
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait([first, second])
+    assert first.cancelled()
+    assert isinstance(second.exception(), RunWasCancelled)  # says the listener that it got
+    assert [listener.closed for listener in calls.listeners] == [1]
 
 
 async def test_an_iteration_that_is_dropped_is_closed_soon(run, calls):

@@ -158,6 +158,17 @@ async def test_a_client_that_is_closed_ends_its_listeners(broker, namespace, wor
             assert isinstance((await collected(client.attach("s", run.run_id), []))[-1], events.RunCancelled)
 
 
+async def test_a_client_that_is_closed_ends_a_loop_whose_run_was_left(broker, namespace, worker):
+    reached = asyncio.Event()
+    async with asyncio.timeout(30), worker(in_halves(asyncio.Event(), reached)):
+        async with Client(broker.url, namespace=namespace) as client, client.run("s", "go") as run:
+            heard = asyncio.Event()
+            listening = asyncio.create_task(collected(run, [], heard))
+            await heard.wait()
+        with pytest.raises(BrokerUnavailable, match="closed"):
+            await listening
+
+
 async def test_what_is_missing_is_said(broker, namespace, worker):
     async with Client(broker.url, namespace=namespace, submit_patience=0.5) as client:
         with pytest.raises(TopologyMissing, match="start a worker"):

@@ -7,7 +7,7 @@ import pytest
 
 from atto import Agent, events, tool
 from atto.models import FinishChunk, ScriptedModel, Stall, TextChunk, call
-from atto_client import RunCancelled, RunFailed
+from atto_client import BrokerUnavailable, Client, RunCancelled, RunFailed
 
 
 def stalling(reached: asyncio.Event, gate: asyncio.Event | None = None):
@@ -110,6 +110,43 @@ async def test_a_plain_loop_that_is_left_early_cancels_its_run_soon(worker, clie
                 break
         with pytest.raises(RunCancelled):
             await client.attach("s", run.run_id).result()
+
+
+async def test_a_client_that_is_closed_cancels_the_run_of_a_loop_that_was_just_left(
+    worker, client, broker, namespace, caplog
+):
+    async with worker(stalling(asyncio.Event())):
+        async with Client(broker.url, namespace=namespace) as other:
+            run = other.run("s", "wait")
+            async for event in run:
+                if isinstance(event, events.TextDelta):
+                    break
+        async with asyncio.timeout(30):
+            with pytest.raises(RunCancelled, match="the caller left"):
+                await client.attach("s", run.run_id).result()
+    assert "could not be cancelled" not in caplog.text
+
+
+async def test_a_client_that_is_closed_cancels_the_runs_that_others_wait_for(
+    worker, client, broker, namespace
+):
+    async with worker(stalling(asyncio.Event())):
+        async with Client(broker.url, namespace=namespace) as other:
+            run = other.run("s", "wait")
+            iteration = aiter(run)
+            await anext(iteration)
+            waiting = asyncio.create_task(_to_the_end(iteration))
+        async with asyncio.timeout(30):
+            await asyncio.wait([waiting])
+            with pytest.raises(RunCancelled, match="the caller left"):
+                await client.attach("s", run.run_id).result()
+    # It heard the end, or that the client was closed, whichever came first.
+    assert waiting.exception() is None or isinstance(waiting.exception(), BrokerUnavailable)
+
+
+async def _to_the_end(iteration):
+    async for _ in iteration:
+        pass
 
 
 async def test_a_cancelled_caller_cancels_its_run(worker, client):
