@@ -27,9 +27,16 @@ def standing_text(seen):
     return steps
 
 
+async def test_what_a_child_said_is_heard_in_any_order(tmp_path: Path):
+    """Or a test hangs whose child was slow to say the one thing and fast to say the other."""
+    async with asyncio.timeout(60), child("runtime", tmp_path / "data", tmp_path / "effects") as process:
+        assert await process.said("stalled")
+        assert await process.said("run_id")
+
+
 async def test_kill_9_of_broker_and_worker_in_the_middle_of_a_run(tmp_path: Path):
     data_dir, effects = tmp_path / "data", tmp_path / "effects"
-    async with child("runtime", data_dir, effects) as process:
+    async with asyncio.timeout(60), child("runtime", data_dir, effects) as process:
         run_id = await process.said("run_id")
         await process.said("stalled")
         await process.kill()
