@@ -1,8 +1,10 @@
 """Whatever order batches come in, and however often, listeners hear the one run that they make up."""
 
+import itertools
 from collections import deque
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +43,30 @@ def batches_of(draw, attempts):
     return found
 
 
+def cut(attempts, size: int):
+    """As `batches_of`, each of `size` events where there are so many."""
+    return [
+        EventBatch(
+            attempt=attempt,
+            since=since,
+            events=tuple(event(attempt, number) for number in range(first, min(first + size, last + 1))),
+        )
+        for attempt, (since, last) in enumerate(attempts, 1)
+        for first in range(since, last + 1, size)
+    ]
+
+
+def small_runs():
+    """All runs of two attempts or three that have few events."""
+    for last in range(1, 4):
+        for since in range(1, last + 2):
+            for until in range(since, since + 2):
+                yield [(1, last), (since, until)]
+                if last == 2:
+                    for third in range(since, until + 2):
+                        yield [(1, last), (since, until), (third, third + 1)]
+
+
 def standing(attempts) -> list[str]:
     """What counts in the end: of each number, what the newest attempt that took it says."""
     said: list[str] = []
@@ -76,6 +102,16 @@ def test_in_any_order_and_with_repeats_what_stands_is_the_same(data):
     assert not merger.has_gap
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_small_runs_stand_the_same_in_every_order(size):
+    """Few of all orders let an owner that lost the partition speak just where its successor goes on."""
+    for attempts in small_runs():
+        for shuffled in itertools.permutations(cut(attempts, size)):
+            _, kept, merger = heard(shuffled)
+            assert kept == standing(attempts), shuffled
+            assert not merger.has_gap
+
+
 @given(st.data())
 def test_a_run_of_one_attempt_is_heard_once(data):
     attempts = [(1, data.draw(st.integers(1, 30)))]
@@ -95,6 +131,25 @@ def test_a_missing_batch_is_noticed_and_filled_in_later(data):
     assert kept == [said.text for batch in batches[:missing] for said in batch.events]
     told = [said.text for said in merger.add(batches[missing])]
     assert kept + told == [said.text for batch in batches for said in batch.events]
+
+
+def test_a_hole_in_a_batch_is_a_hole():
+    merger = Merger()
+    assert [said.seq for said in merger.add(EventBatch(events=(event(1, 1), event(1, 3))))] == [1]
+    assert merger.has_gap
+    assert [said.seq for said in merger.add(EventBatch(events=(event(1, 2),)))] == [2, 3]
+    assert not merger.has_gap
+
+
+def test_an_older_attempt_that_is_heard_late_takes_nothing_back():
+    merger = Merger()
+    new = EventBatch(attempt=2, since=1, events=(event(2, 1), event(2, 2)))
+    assert [said.text for said in merger.add(new)] == ["2.1", "2.2"]
+    assert list(merger.add(EventBatch(events=(event(1, 1), event(1, 2), event(1, 3))))) == []
+    assert not merger.has_gap
+    assert not merger.must_reread
+    more = EventBatch(attempt=2, since=1, events=(event(2, 3),))
+    assert [said.text for said in merger.add(more)] == ["2.3"]
 
 
 def test_a_newer_attempt_takes_back_what_a_paused_owner_said():
