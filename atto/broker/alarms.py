@@ -5,7 +5,9 @@ import math
 from typing import Protocol
 
 GRAIN = 0.01
-"""Seconds by which an alarm may ring late, so that many that are due one after another cost one look."""
+"""Seconds by which an alarm may ring late, for each thousand of them that are set, so that many that are due
+one after another cost one look at them all.
+"""
 _EARLY = 1e-3
 """Seconds by which an event loop's timer may go off too early."""
 
@@ -59,4 +61,5 @@ class Alarms:
             self._alarms.discard(alarm)
             alarm.ring()
         if self._alarms:
-            self._arm(max(min(alarm.due for alarm in self._alarms), now + GRAIN))
+            grain = GRAIN * max(1.0, len(self._alarms) / 1000)
+            self._arm(max(min(alarm.due for alarm in self._alarms), now + grain))

@@ -74,5 +74,5 @@ class Merger:
 
 
 def _is_run(events: Sequence[AnyEvent], first: int) -> bool:
-    """Whether they begin at `first`, and leave no number out."""
+    """Whether they begin at `first`, and end where they do if no number is left out."""
     return bool(events) and events[0].seq == first and events[-1].seq == first + len(events) - 1

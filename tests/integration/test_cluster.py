@@ -9,9 +9,11 @@ import pytest
 
 from atto import Agent, events, tool
 from atto.models import FinishChunk, ScriptedModel, Stall, TextChunk, call
+from atto.protocol.errors import BrokerUnavailable
 from atto.protocol.events import is_terminal
 from atto_client import Client
 from atto_workers import Topology, steward
+from atto_workers.ownership import Ownership
 from tests.integration.child import agent
 from tests.integration.histories import check_history
 from tests.integration.processes import child
@@ -210,3 +212,13 @@ async def test_a_paused_worker_is_taken_over_from_and_does_no_harm_when_it_wakes
         "stall",
         *(f"more {number}" for number in range(5)),
     ]
+
+
+async def test_what_keeps_a_worker_from_joining_is_raised_as_it_is(worker, monkeypatch):
+    async def unanswered(*_):
+        raise BrokerUnavailable("no answer in time")
+
+    monkeypatch.setattr(Ownership, "claim", unanswered)
+    with pytest.raises(BrokerUnavailable, match="no answer in time"):
+        async with worker(echo):
+            pass

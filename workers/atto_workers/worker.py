@@ -122,6 +122,15 @@ class Worker:
         return None if self._steward is None else self._steward.unready()
 
     async def __aenter__(self) -> Self:
+        try:
+            await self._join()
+        except BaseExceptionGroup as group:  # the task group's, around what went wrong
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from group
+            raise
+        return self
+
+    async def _join(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
             connection = await self._connection(stack)
             jetstream = await stack.enter_async_context(JetStream(connection))
@@ -130,7 +139,6 @@ class Worker:
             await self._start(stack, jetstream, declared, store)
             self._joined = connection, store
             self._stack = stack.pop_all()
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
