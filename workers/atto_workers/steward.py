@@ -121,6 +121,7 @@ class Steward:
         mine = [partition for partition in self._partitions if wanted[partition] == self._worker]
         for partition in self.claims.keys() - set(mine) - self._releases.keys():
             self._begin_release(self.claims[partition], self._grace)
+        await self._give_up({key: owner for key, owner in owners.items() if key not in mine})
         others = roll.living - {self._worker}
         vacant = {
             partition: owners.get(partition)
@@ -172,6 +173,18 @@ class Steward:
         await asyncio.gather(*under_way)
         await self._remove_own()
         await self._presence.announce()
+
+    async def _give_up(self, surplus: dict[PartitionKey, Owner]) -> None:
+        """What was let go of while the broker was away: nobody takes over from a worker that is alive."""
+        left = [
+            owner.consumer
+            for partition, owner in surplus.items()
+            if owner.worker == self._worker and partition not in self.claims
+        ]
+        for consumer in left:
+            await self._ownership.remove(consumer)
+        if left:
+            await self._presence.announce()
 
     async def _take(self, vacant: dict[PartitionKey, Owner | None]) -> None:
         """Claims partitions that nobody has, or that a dead worker has."""
