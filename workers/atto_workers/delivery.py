@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +20,10 @@ from atto.protocol.turns import Turn
 if TYPE_CHECKING:
     from atto_workers.mailbox import Mailbox
     from atto_workers.ownership import PartitionKey
+
+
+UNKNOWN_HORIZON = sys.maxsize
+"""Until it is known, every turn counts as one that may have been delivered before."""
 
 
 class ClaimState(enum.Enum):
@@ -108,15 +113,12 @@ class Delivery:
     `run_token` are the ids as subjects have them.
     """
 
-    def __init__(
-        self, claim: Claim, place: Place, message: Msg, subjects: Subjects, *, in_order: bool = True
-    ) -> None:
+    def __init__(self, claim: Claim, place: Place, message: Msg, subjects: Subjects) -> None:
         self.claim = claim
         self.sequence = place.sequence
         self.timestamp_ms = place.timestamp_ms
         self.fresh = (
-            in_order
-            and place.deliveries == 1
+            place.deliveries == 1
             and place.sequence > claim.horizon
             and place.timestamp_ms >= claim.doubtful_until_ms
         )

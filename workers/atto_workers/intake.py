@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 from atto.broker.hearing import subscribe
 from atto.broker.jetstream import status
 from atto.protocol.subjects import Subjects
-from atto_workers.delivery import Claim, Delivery, place_of
+from atto_workers.delivery import UNKNOWN_HORIZON, Claim, Delivery, place_of
 from atto_workers.ownership import ACK_WAIT
 from atto_workers.topology import DUPLICATE_WINDOW
 
@@ -193,10 +193,14 @@ class Intake:
         if place.number > pulling.next:
             self._missed(pulling.claim)
             return
-        # A lower number comes from a broker that lost the end of its records, and tells it once more.
-        in_order, pulling.next = place.number == pulling.next, place.number + 1
+        if place.number < pulling.next:
+            # A broker that lost the end of its records tells it once more. So does a node of a cluster that
+            # was restarted and has made the consumer again: its deliveries all count as first ones.
+            pulling.claim.horizon = UNKNOWN_HORIZON
+            self._doubt(pulling.claim)
+        pulling.next = place.number + 1
         if place.sequence not in pulling.claim.held:
-            delivery = Delivery(pulling.claim, place, message, self._subjects, in_order=in_order)
+            delivery = Delivery(pulling.claim, place, message, self._subjects)
             self._held += 1
             self._deliver(delivery)
         if self._batch(pulling):

@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-import sys
 
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable
-from atto_workers.delivery import Claim
+from atto_workers.delivery import UNKNOWN_HORIZON, Claim
 from atto_workers.intake import Intake
 from atto_workers.mailbox import Mailboxes
 from atto_workers.ownership import Owner, Ownership, PartitionKey, Tenure, label
@@ -27,9 +26,6 @@ STOP_PATIENCE = 5.0
 
 BLINDNESS = 10.0
 """Seconds without a look at the owners after which a worker does not call itself ready."""
-
-UNKNOWN_HORIZON = sys.maxsize
-"""Until it is known, every turn counts as one that may have been delivered before."""
 
 _log = logging.getLogger("atto.worker")
 
