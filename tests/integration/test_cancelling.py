@@ -1,6 +1,7 @@
 """Ending a run from outside: executing, queued, abandoned, expired."""
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from atto import Agent, events, tool
 from atto.models import FinishChunk, ScriptedModel, Stall, TextChunk, call
 from atto_client import BrokerUnavailable, Client, RunCancelled, RunFailed
+from atto_workers import steward
 
 
 def stalling(reached: asyncio.Event, gate: asyncio.Event | None = None):
@@ -203,3 +205,38 @@ async def test_a_run_that_takes_longer_than_it_may_expires(worker, client):
         with pytest.raises(RunFailed, match="deadline"):
             await run.result()
     assert model.active == 0
+
+
+async def test_a_former_attempt_that_ends_late_does_not_make_its_successor_deaf(worker, client, monkeypatch):
+    """A partition is claimed anew, and what runs in it does not listen to its own end."""
+    monkeypatch.setattr(steward, "RENEWAL_GRACE", 0.1)
+    monkeypatch.setattr(steward, "STOP_PATIENCE", 0.1)
+    may_end = asyncio.Event()
+    began = [asyncio.Event(), asyncio.Event()]
+    attempts = iter(began)
+
+    @tool(timeout=None)
+    async def hang() -> str:
+        """Never returns, or only when it may."""
+        attempt = next(attempts)
+        attempt.set()
+        while attempt is began[0] and not may_end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await may_end.wait()
+        if attempt is began[1]:
+            await asyncio.Event().wait()
+        return ""
+
+    agent = Agent("hanging", ScriptedModel.of(lambda _: call("hang")), tools=[hang])
+    async with asyncio.timeout(20), worker(agent) as alone:
+        run = await client.submit("s", "go")
+        await began[0].wait()
+        [former] = [claim for claim in alone._steward.claims.values() if claim.held]
+        alone._steward.renew(former)
+        await began[1].wait()
+        may_end.set()
+        while former.mailboxes:
+            await asyncio.sleep(0)
+        await run.cancel()
+        with pytest.raises(RunCancelled):
+            await run.result()

@@ -65,11 +65,15 @@ class Cancels:
             scope.stop(StopReason.CANCELLED, reason)
         self._running[key] = scope
 
-    def unwatch(self, delivery: Delivery) -> None:
-        """The run has ended, or is not this worker's any more."""
+    def unwatch(self, delivery: Delivery, scope: RunScope) -> None:
+        """The run has ended, or is not this worker's any more.
+
+        Or it is another attempt's by now: where a partition was claimed anew, what ran may end late.
+        """
         key = (delivery.token, delivery.run_token)
-        del self._running[key]
-        self._early.pop(key, None)
+        if self._running.get(key) is scope:
+            del self._running[key]
+            self._early.pop(key, None)
 
     async def _hear(self, message: Msg) -> None:
         self._take(message.subject, message.data)

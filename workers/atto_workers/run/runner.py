@@ -118,7 +118,7 @@ class TurnRunner:
                         if await self._attempt(delivery, content, resident, scope):
                             return
             finally:
-                self._cancels.unwatch(delivery)
+                self._cancels.unwatch(delivery, scope)
         except commits.GaveUp:
             resident.snapshot = None
         except Exception as error:  # noqa: BLE001 - a defect of ours costs this turn, not the worker
