@@ -11,8 +11,8 @@ from atto_workers.ownership import Ownership
 from atto_workers.spread import share
 
 
-def owner(jetstream: JetStream, namespace: str, worker: str) -> Ownership:
-    return Ownership(jetstream, Subjects(namespace), worker, max_ack_pending=100, replicas=1)
+def owner(jetstream: JetStream, namespace: str, worker: str, *, replicas: int = 1) -> Ownership:
+    return Ownership(jetstream, Subjects(namespace), worker, max_ack_pending=100, replicas=replicas)
 
 
 async def names(jetstream: JetStream, namespace: str):
@@ -63,6 +63,16 @@ async def test_what_a_former_owner_has_delivered_to_it_still_is_taken_away(
     assert not await first.deliver(1, former.consumer)
     await second.remove(successor.consumer)
     assert await second.look() == ({}, frozenset())
+
+
+async def test_a_worker_that_died_before_there_were_replicas_leaves_nothing_in_the_way(
+    jetstream: JetStream, namespace: str
+):
+    first, *_ = await names(jetstream, namespace)
+    former = await first.claim(1)
+    assert former is not None
+    await owner(jetstream, namespace, "later", replicas=3).remove(former.consumer)
+    assert await first.look() == ({}, frozenset())
 
 
 async def test_a_partition_is_left_to_an_owner_of_an_earlier_release(jetstream: JetStream, namespace: str):

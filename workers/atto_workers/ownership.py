@@ -208,9 +208,12 @@ class Ownership:
         return {"filter_subjects": [self._subjects.turns, f"{self._subjects.namespace}.turn.stray.none.none"]}
 
     async def remove(self, consumer: str) -> None:
-        """Ends an ownership, one's own or a dead worker's. No-op if it has ended already."""
-        if self._replicas == 1:
-            await self._delete(delivery_of(consumer))
+        """Ends an ownership, one's own or a dead worker's. No-op if it has ended already.
+
+        Whatever delivers to it goes too, also where owners need none by now: it is from before the stream had
+        replicas, and nobody could claim the partition while it is there.
+        """
+        await self._delete(delivery_of(consumer))
         await self._delete(consumer)
 
     async def _delete(self, consumer: str) -> None:
