@@ -57,6 +57,9 @@ class Taken:
     async def begin_anew(self, tenure: Tenure) -> None:
         """What a node of a cluster does with a consumer in its memory when it is started again."""
         await self._jetstream.api(f"CONSUMER.DELETE.{self.subjects.turns_stream}.{tenure.delivery}")
+        await self.deliver(tenure)
+
+    async def deliver(self, tenure: Tenure) -> None:
         assert await self._ownership.deliver(0, tenure.consumer)
 
 
@@ -75,3 +78,24 @@ async def test_of_a_consumer_that_begins_anew_no_turn_counts_as_delivered_for_th
         assert not any(delivery.fresh for delivery in again)
         assert first[0].claim in taken.doubted
         assert not taken.missed
+
+
+async def test_a_turn_that_got_the_number_of_one_that_the_broker_lost_is_not_taken_for_it(
+    jetstream: JetStream, namespace: str
+):
+    """Nor acknowledged by it: the claim is begun anew, and then the turn comes."""
+    taken = Taken(jetstream, namespace)
+    async with asyncio.timeout(10), taken.serving() as tenure:
+        await taken.submit()
+        lost = await taken.deliveries.get()
+        claim = lost.claim
+        claim.held[lost.sequence] = lost
+        await jetstream.api(f"STREAM.DELETE.{taken.subjects.turns_stream}")
+        await Topology(namespace, partitions=1).declare(jetstream)
+        await taken.submit()
+        await taken.deliver(tenure)
+        while not taken.missed:
+            await asyncio.sleep(0.01)
+        assert taken.missed[0] is claim
+        assert not lost.reply
+        assert lost.sequence not in claim.held

@@ -110,7 +110,7 @@ class Delivery:
 
     `fresh`: certainly the first delivery of this message. `content` is None for one that cannot be run; then
     `problem` says why, and `session` and `run_id` are None where they cannot be known. `token` and
-    `run_token` are the ids as subjects have them.
+    `run_token` are the ids as subjects have them. `reply`: where it is acknowledged; empty: nowhere.
     """
 
     def __init__(self, claim: Claim, place: Place, message: Msg, subjects: Subjects) -> None:

@@ -199,7 +199,15 @@ class Intake:
             pulling.claim.horizon = UNKNOWN_HORIZON
             self._doubt(pulling.claim)
         pulling.next = place.number + 1
-        if place.sequence not in pulling.claim.held:
+        held = pulling.claim.held.get(place.sequence)
+        if held is not None and held.timestamp_ms != place.timestamp_ms:
+            # It lost the end of the stream, too, and the number is another turn's now. No acknowledgement of
+            # the lost one may remove that.
+            del pulling.claim.held[place.sequence]
+            held.reply = ""
+            self._missed(pulling.claim)
+            return
+        if held is None:
             delivery = Delivery(pulling.claim, place, message, self._subjects)
             self._held += 1
             self._deliver(delivery)

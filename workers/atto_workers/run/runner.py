@@ -379,7 +379,7 @@ class TurnRunner:
         )
 
     async def _acknowledge(self, delivery: Delivery) -> None:
-        if not delivery.claim.is_lost:
+        if delivery.reply and not delivery.claim.is_lost:
             # One that gets lost is delivered again, and answered from the record.
             with contextlib.suppress(nats.errors.Error):
                 await self._jetstream.connection.publish(delivery.reply, b"+ACK")
