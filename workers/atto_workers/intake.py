@@ -52,7 +52,8 @@ class _Pulling(msgspec.Struct):
 class Intake:
     """`async with Intake(…)`. `credits`: turns that the worker may hold, running or queued.
 
-    A pull that is out when the credits end may still be filled, so up to twice as many may come.
+    A pull that is out when the credits end may still be filled, so up to twice as many may come, or one more
+    for each partition.
     `deliver` gets each turn once, those of a session in order. `doubt` is told of a claim that may be lost,
     `missed` of one that was delivered something which never came (the connection was lost with it in
     transit): what comes after it must not overtake it, so only a new consumer can go on.
