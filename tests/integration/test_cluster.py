@@ -47,6 +47,14 @@ async def test_workers_that_come_and_go_share_the_partitions_evenly(worker, name
         await spread_over(workers)
 
 
+async def test_one_worker_can_own_very_many_partitions(worker, client, namespace):
+    """More than half of the consumers that a stream has room for by default."""
+    many = 512
+    async with asyncio.timeout(60), worker(echo, topology=Topology(namespace, partitions=many)) as alone:
+        assert len(alone.partitions) == many
+        assert (await client.run("s", "hi").result()).text == "1: hi"
+
+
 async def test_a_rolling_deploy_under_load_fails_no_turn(worker, client, namespace):
     sessions = [f"session-{number}" for number in range(20)]
     stop = asyncio.Event()

@@ -21,6 +21,9 @@ RENEWAL_GRACE = 1.0
 """Seconds that running turns have before a partition is claimed anew: its other sessions wait for it."""
 RETRY_PAUSE = 0.2
 """Seconds before a broker that is away is asked again whether a claim stands."""
+AT_ONCE = 32
+"""Partitions that are claimed, restored or let go of at one time: the broker does one after another, and who
+waits in line for it loses patience."""
 STOP_PATIENCE = 5.0
 """Seconds that a run has to end once it was stopped."""
 
@@ -55,6 +58,7 @@ class Steward:
         self._partitions: tuple[PartitionKey, ...] = (None, *range(partitions))
         self._grace = grace
         self._releases: dict[PartitionKey, asyncio.Task[None]] = {}
+        self._line = asyncio.Semaphore(AT_ONCE)
         self._news = asyncio.Event()
         self._looked_at = 0.0
         self._looked_over = -1
@@ -219,7 +223,8 @@ class Steward:
         self._intake.close(claim)  # no pull may reach the new consumer before its deliveries are counted
         stands = True
         try:
-            stands = await self._ownership.deliver(claim.partition, claim.tenure)
+            async with self._line:
+                stands = await self._ownership.deliver(claim.partition, claim.tenure)
         finally:
             if not stands:
                 self._lose(claim)
@@ -238,9 +243,10 @@ class Steward:
                 claim.horizon = horizon
 
     async def _claim(self, partition: PartitionKey, owner: Owner | None) -> Tenure | None:
-        if owner is not None:
-            await self._ownership.remove(owner.consumer)
-        return await self._ownership.claim(partition)
+        async with self._line:
+            if owner is not None:
+                await self._ownership.remove(owner.consumer)
+            return await self._ownership.claim(partition)
 
     async def _remove_own(self) -> None:
         """What is still ours: a claim may have been under way when the steward was stopped."""
@@ -254,11 +260,12 @@ class Steward:
                 await self._remove(owner.consumer)
 
     async def _remove(self, consumer: str) -> None:
-        if not self._ownership.is_connected:
-            _log.warning("%s is left to be taken over: the broker is away", consumer)
-            return
         try:
-            await self._ownership.remove(consumer)
+            async with self._line:
+                if not self._ownership.is_connected:
+                    _log.warning("%s is left to be taken over: the broker is away", consumer)
+                    return
+                await self._ownership.remove(consumer)
         except (BrokerUnavailable, BrokerRefused) as error:
             _log.warning("%s is left to be taken over: %s", consumer, error)
 

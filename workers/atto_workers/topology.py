@@ -19,6 +19,8 @@ _SECOND = 1_000_000_000
 PARTITIONS_KEY = "atto-partitions"
 MINIMUM_SERVER = (2, 11)
 _NAME_IN_USE = 10058
+_CONSUMERS_BY_DEFAULT = 900
+_MORE_CONSUMERS = 100  # such as people make to look at the stream
 
 
 class Declared(NamedTuple):
@@ -161,8 +163,7 @@ class Topology:
             max_msgs_per_subject=self._turns["max_msgs_per_subject"] or BACKLOG,
             max_msgs=self._turns["max_msgs"] or -1,
             duplicate_window=DUPLICATE_WINDOW * _SECOND,
-            # One consumer a partition; the server's own default cap is 1,000.
-            max_consumers=-1,
+            max_consumers=_max_consumers(partitions),
             metadata={PARTITIONS_KEY: str(partitions)},
         )
 
@@ -203,6 +204,15 @@ class Topology:
             "allow_direct": True,
             **settings,
         }
+
+
+def _max_consumers(partitions: int) -> int:
+    """Two a partition, one that owns and one that delivers. It cannot be changed later.
+
+    Left to the server, which has a cap of 1,000 (2.15), where that is enough: an account may allow less.
+    """
+    needed = 2 * (partitions + 1)
+    return -1 if needed <= _CONSUMERS_BY_DEFAULT else needed + _MORE_CONSUMERS
 
 
 async def _check_server(jetstream: JetStream) -> None:
