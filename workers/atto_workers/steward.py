@@ -21,7 +21,7 @@ RENEWAL_GRACE = 1.0
 """Seconds that running turns have before a partition is claimed anew: its other sessions wait for it."""
 RETRY_PAUSE = 0.2
 """Seconds before a broker that is away is asked again whether a claim stands."""
-AT_ONCE = 32
+AT_ONCE = 128
 """Partitions that are claimed, restored or let go of at one time: the broker does one after another, and who
 waits in line for it loses patience."""
 STOP_PATIENCE = 5.0
