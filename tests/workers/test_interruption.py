@@ -21,7 +21,7 @@ async def test_an_interrupted_body_ends_and_the_task_goes_on():
     await settle()
     body.interrupt()
     assert await task == "went on"
-    assert body.is_done
+    assert body.is_interrupted
     assert task.cancelling() == 0
 
 
@@ -32,7 +32,7 @@ async def test_a_body_that_interrupts_itself_ends_at_its_next_await():
         passed.append("still here")
         await asyncio.Event().wait()
         passed.append("never")
-    assert body.is_done
+    assert body.is_interrupted
     assert passed == ["still here"]
 
 
@@ -41,7 +41,7 @@ async def test_one_that_comes_after_the_end_does_nothing():
         body.interrupt()
     body.interrupt()
     await settle()
-    assert not body.is_done
+    assert not body.is_interrupted
 
 
 async def test_a_cancellation_of_the_task_is_not_swallowed():
@@ -69,7 +69,7 @@ async def test_of_both_at_once_the_cancellation_wins():
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not body.is_done
+    assert not body.is_interrupted
 
 
 async def test_an_error_of_the_body_stays_what_it_is():
@@ -105,4 +105,4 @@ async def test_of_two_around_one_another_only_the_interrupted_one_ends():
     await settle()
     inner.interrupt()
     assert await task == "the outer one went on"
-    assert (inner.is_done, outer.is_done) == (True, False)
+    assert (inner.is_interrupted, outer.is_interrupted) == (True, False)

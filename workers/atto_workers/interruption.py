@@ -8,11 +8,11 @@ from typing import Self
 class Interruption:
     """`with Interruption() as body`, then `body.interrupt()` from anywhere in the event loop.
 
-    The body is cancelled, and the `with` swallows that cancellation, but no other: `is_done` tells whether
+    The body is cancelled, and the `with` swallows that cancellation, but no other: `is_interrupted` tells whether
     the body ended by it. What `asyncio.timeout` does, without its timer, which hardly any run needs.
     """
 
-    is_done = False
+    is_interrupted = False
 
     def __init__(self) -> None:
         self._task: asyncio.Task[object] | None = None
@@ -40,8 +40,8 @@ class Interruption:
             self._soon.cancel()
         if self._is_cancelled and task is not None:
             is_last = task.uncancel() <= self._cancelling
-            self.is_done = is_last and kind is asyncio.CancelledError
-        return self.is_done
+            self.is_interrupted = is_last and kind is asyncio.CancelledError
+        return self.is_interrupted
 
     def _cancel(self) -> None:
         if self._task is not None:
