@@ -6,6 +6,7 @@ import inspect
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import nats.errors
 from nats.aio.client import Client as Connection
@@ -89,24 +90,51 @@ async def _first_connection(
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(patience):
             while True:
-                connection = Connection()
+                connection = _Connection()
                 try:
                     # nats-py's own retries would hide why it fails, and go on after a refusal.
                     await connection.connect(addresses, **once)
                 except (OSError, nats.errors.Error) as error:
                     await close(connection)
                     last = error
-                    if "authorization" in str(error).lower():
+                    if isinstance(error, _Unencrypted) or "authorization" in str(error).lower():
                         break
                     await asyncio.sleep(arguments["reconnect_time_wait"])
                 else:
                     connection.options["allow_reconnect"] = arguments.get("allow_reconnect", True)
                     return connection
-    last = last or next(iter(errors), None) or TimeoutError("no answer in time")
-    raise BrokerUnavailable(
-        f"cannot connect to {_shown(servers)}: {str(last) or repr(last)}. "
-        "Is a nats-server running there, and are the credentials right?"
-    ) from last
+    last = last or next(iter(errors), None) or TimeoutError()
+    reason = "no answer in time" if isinstance(last, TimeoutError) else str(last) or repr(last)
+    hint = "Is a nats-server running there, and are the credentials right?"
+    said = reason if isinstance(last, _Unencrypted) else f"{reason}. {hint}"
+    raise BrokerUnavailable(f"cannot connect to {_shown(servers)}: {said}") from last
+
+
+class _Unencrypted(nats.errors.Error):
+    def __str__(self) -> str:
+        return (
+            "TLS was asked for, but the server does not require it: give it a `tls` block, or write nats://"
+        )
+
+
+class _Connection(Connection):
+    """Says nothing in the clear where TLS was asked for.
+
+    nats-py follows the server: without `tls_required` in its first line, which anybody on the way can take
+    out, it would send the password unencrypted, `tls://` and certificates or not.
+    """
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if initial_connection and self._wants_tls() and not info.get("tls_required"):
+            raise _Unencrypted
+        await super()._process_info(info, initial_connection)
+
+    def _wants_tls(self) -> bool:
+        server = self._current_server
+        assert server is not None  # noqa: S101 - there is one before its first line
+        if self.options["tls_handshake_first"]:  # it is encrypted already, by whoever
+            return False
+        return server.uri.scheme == "tls" or ("tls" in self.options and server.uri.scheme == "nats")
 
 
 async def close(connection: Connection) -> None:
@@ -115,8 +143,9 @@ async def close(connection: Connection) -> None:
     with contextlib.suppress(nats.errors.Error, OSError, TimeoutError, RuntimeError):
         if connection.is_connected:
             await connection.flush(timeout=2)
-    # TypeError: what asyncio of Python 3.12 and 3.13 raises where something is left for a dead transport
-    with contextlib.suppress(nats.errors.Error, OSError, RuntimeError, TypeError):
+    # TypeError: what asyncio of Python 3.12 and 3.13 raises where something is left for a dead transport;
+    # AssertionError: nats-py's, for a connection that failed before it was begun, at a key that is not there
+    with contextlib.suppress(nats.errors.Error, OSError, RuntimeError, TypeError, AssertionError):
         await connection.close()
 
 
@@ -131,8 +160,18 @@ def check_options(options: Mapping[str, Any]) -> None:
 def _check_addresses(servers: str | list[str]) -> None:
     for address in _listed(servers) or [""]:
         scheme, separator, rest = address.partition("://")
-        if not address or (separator and (scheme not in _SCHEMES or not rest)):
-            raise BrokerUnavailable(f"{address!r} is no address of a broker: write it as nats://HOST:PORT")
+        if not address or (separator and (scheme not in _SCHEMES or not rest)) or not _has_port(address):
+            shown = address if "@" not in address else _shown(address)  # without credentials
+            raise BrokerUnavailable(f"{shown!r} is no address of a broker: write it as nats://HOST:PORT")
+
+
+def _has_port(address: str) -> bool:
+    """Whether what stands in the port's place is one; none at all means 4222."""
+    try:
+        port = urlsplit(address if "://" in address else f"nats://{address}").port
+    except ValueError:
+        return False
+    return port != 0
 
 
 def _shown(servers: str | list[str]) -> str:

@@ -1,6 +1,7 @@
 """Addresses as people write them, and the end of a connection whose broker is gone."""
 
 import asyncio
+import ssl
 
 import pytest
 
@@ -43,3 +44,51 @@ async def test_what_is_left_to_say_to_a_broker_that_is_gone_does_not_fail_the_en
             await gone.wait()
         await connection.publish("subject", b"too late")
     assert connection.is_closed
+
+
+@pytest.mark.parametrize("asked", ["tls://{place}", "nats://{place}"])
+async def test_where_tls_is_asked_for_nothing_is_said_in_the_clear(asked: str):
+    said = bytearray()
+    over = asyncio.Event()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","version":"2.15.1","max_payload":1048576}\r\n')
+        said.extend(await reader.read())  # until the other side has closed
+        writer.close()
+        over.set()
+
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        options = {} if asked.startswith("tls") else {"tls": ssl.create_default_context()}
+        with pytest.raises(BrokerUnavailable, match="TLS was asked for"):
+            async with connected(
+                asked.format(place=f"{host}:{port}"),
+                name="test",
+                on_reconnect=lambda: None,
+                user="ann",
+                **options,
+            ):
+                pass
+        async with asyncio.timeout(10):
+            await over.wait()
+    assert bytes(said) == b""
+
+
+@pytest.mark.parametrize("place", ["127.0.0.1:port", "127.0.0.1:99999", "127.0.0.1:0", "u:secret@h:port"])
+async def test_an_address_whose_port_is_none_is_told_without_its_credentials(place: str):
+    with pytest.raises(BrokerUnavailable, match="no address of a broker") as caught:
+        async with connected(f"nats://{place}", name="test", on_reconnect=lambda: None):
+            pass
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_key_that_cannot_be_read_is_named(broker: EmbeddedBroker):
+    with pytest.raises(BrokerUnavailable, match=r"No such file.*nowhere\.nk"):
+        async with connected(
+            broker.url,
+            name="test",
+            on_reconnect=lambda: None,
+            connect_timeout=0.3,
+            nkeys_seed="/nowhere.nk",
+        ):
+            pass
