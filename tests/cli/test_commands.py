@@ -68,6 +68,16 @@ async def test_sessions_are_exported_and_imported(
     assert (code, "'ann'" in err) == (5, True)
 
 
+async def test_what_cannot_be_imported_is_named(here: Path):
+    code, _, err = await called("sessions", "import", "app.py", "--store", "sqlite:///x.db", cwd=here)
+    assert (code, "app.py: line " in err) == (5, True), err
+
+
+async def test_looking_makes_no_file(tmp_path: Path):
+    code, _, err = await called("sessions", "ls", "--store", "sqlite:///slip.db", cwd=tmp_path)
+    assert (code, "slip.db" in err, list(tmp_path.iterdir())) == (5, True, [])
+
+
 @pytest.mark.parametrize("flags", [(), ("ann", "--all-to", "x")])
 async def test_what_to_export_is_said_once(flags: tuple[str, ...], tmp_path: Path):
     assert (await called("sessions", "export", *flags, cwd=tmp_path))[0] == 2

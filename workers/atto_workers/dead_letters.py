@@ -10,7 +10,14 @@ import msgspec
 from atto.broker.connection import DEFAULT_SERVER, connected
 from atto.broker.jetstream import MESSAGE_TOO_LARGE, NO_MESSAGE, JetStream, Stored
 from atto.protocol.codec import check_depth
-from atto.protocol.errors import BrokerRefused, DeadLetterUnusable, InvalidSessionId, InvalidTurn
+from atto.protocol.errors import (
+    BrokerRefused,
+    DeadLetterUnusable,
+    InvalidSessionId,
+    InvalidTurn,
+    NoResponders,
+    TopologyMissing,
+)
 from atto.protocol.ids import decode_session, new_run_id
 from atto.protocol.subjects import Subjects
 from atto_workers.delivery import Delivery, Problem
@@ -65,16 +72,25 @@ class DeadLetters:
             yield cls(jetstream, Subjects(namespace))
 
     async def list(self, session: str | None = None) -> AsyncGenerator[DeadLetter, None]:
-        """The letters, oldest first; of one session, if it is named. Raises `BrokerUnavailable`."""
+        """The letters, oldest first; of one session, if it is named.
+
+        Raises `TopologyMissing` if the namespace was never declared, `BrokerUnavailable`.
+        """
         subject = self._subjects.dead_letters if session is None else self._subjects.dead(session)
         reading = self._jetstream.read(self._subjects.dead_stream, subject)
         async with contextlib.aclosing(reading):
-            async for stored in reading:
-                yield _letter(stored)
+            try:
+                async for stored in reading:
+                    yield _letter(stored)
+            except NoResponders as error:
+                raise self._missing() from error
 
     async def show(self, number: int) -> DeadLetter | None:
-        """One letter; None if it is not there."""
-        stored = await self._jetstream.at(self._subjects.dead_stream, number)
+        """One letter; None if it is not there. Raises as `list` does."""
+        try:
+            stored = await self._jetstream.at(self._subjects.dead_stream, number)
+        except NoResponders as error:
+            raise self._missing() from error
         return None if stored is None else _letter(stored)
 
     async def requeue(self, number: int) -> str:
@@ -128,6 +144,12 @@ class DeadLetters:
                 raise
             headers[TRUNCATED] = str(len(delivery.data))
             await self._jetstream.publish(subject, delivery.data[: len(delivery.data) // 2], headers=headers)
+
+    def _missing(self) -> TopologyMissing:
+        return TopologyMissing(
+            f"namespace {self._subjects.namespace!r} has not been declared on this broker: "
+            "start a worker in it"
+        )
 
 
 def _header(text: str) -> str:

@@ -7,6 +7,7 @@ from cyclopts import App
 
 from atto.protocol.errors import DeadLetterUnusable
 from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output
+from atto_workers.cli.transcript import plain
 from atto_workers.dead_letters import DeadLetters
 
 app = App(name="dlq", help="Turns that could not be run.")
@@ -20,7 +21,10 @@ def ls(*, session: str | None = None, broker: Broker = BROKER, output: Output = 
         async with DeadLetters.of(broker.nats, namespace=broker.namespace, **broker.options()) as letters:
             async for letter in letters.list(session):
                 line = f"{letter.number}  {letter.code}  {letter.token}  {letter.reason}"
-                output.show(msgspec.structs.replace(letter, body=b""), line)
+                told = {
+                    name: value for name, value in msgspec.structs.asdict(letter).items() if name != "body"
+                }
+                output.show(told, plain(line))
 
     asyncio.run(work())
 
@@ -34,7 +38,7 @@ def show_(number: int, *, broker: Broker = BROKER, output: Output = OUTPUT) -> N
             letter = await letters.show(number)
         if letter is None:
             raise DeadLetterUnusable(f"there is no dead letter {number}")
-        output.show(letter, f"{letter.code}: {letter.reason}\n{letter.body!r}")
+        output.show(letter, plain(f"{letter.code}: {letter.reason}\n{_text(letter.body)}"))
 
     asyncio.run(work())
 
@@ -57,7 +61,17 @@ def drop(number: int, *, broker: Broker = BROKER, output: Output = OUTPUT) -> No
 
     async def work() -> None:
         async with DeadLetters.of(broker.nats, namespace=broker.namespace, **broker.options()) as letters:
+            if await letters.show(number) is None:
+                raise DeadLetterUnusable(f"there is no dead letter {number}")
             await letters.drop(number)
 
     asyncio.run(work())
     output.show({"number": number}, f"dropped {number}")
+
+
+def _text(body: bytes) -> str:
+    """As it came, if it is text: a turn mostly is."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return repr(body)

@@ -3,24 +3,29 @@
 import asyncio
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from atto.protocol.errors import NoSuchSession
+from atto.broker.jetstream import JetStream
+from atto.protocol.errors import NoSuchSession, NotImportable, StoreUnavailable, TopologyMissing
 from atto.protocol.ids import encode_session
+from atto.protocol.sessions import Snapshot
+from atto.protocol.subjects import Subjects
 from atto.stores import SessionStore, open_store
 from atto.stores.housekeeping import export_session, import_session
 from atto_workers.cli.exits import Unusable
 from atto_workers.cli.history import told
 from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, Store
 from atto_workers.cli.progress import progress
+from atto_workers.topology import stream_info
 
 app = App(name="sessions", help="List, show, export, import and remove sessions.")
 
 _SUFFIX = ".jsonl"
+_SQLITE = "sqlite:///"
 
 
 @app.command
@@ -96,11 +101,10 @@ def import_(
         raise Unusable(f"--name is for one session, not for {len(files)}")
 
     async def work() -> None:
-        async with _opened(store, broker) as opened:
+        async with _opened(store, broker, creates=True) as opened:
             with progress("sessions imported", len(files)) as done:
                 for file in files:
-                    with file.open(encoding="utf-8", newline="\n") as lines:
-                        made = await import_session(opened, lines, session=name)
+                    made = await _imported(opened, file, name)
                     output.show({"session": made.session, "version": made.version}, made.session)
                     done()
 
@@ -140,18 +144,40 @@ async def _export_all(store: SessionStore, directory: Path) -> int:
     return count
 
 
+async def _imported(store: SessionStore, file: Path, name: str | None) -> Snapshot:
+    try:
+        with file.open(encoding="utf-8", newline="\n") as lines:
+            return await import_session(store, lines, session=name)
+    except NotImportable as error:
+        raise NotImportable(f"{file}: {error}") from error
+
+
 def _files(source: Path) -> list[Path]:
     return sorted(source.glob(f"*{_SUFFIX}")) if source.is_dir() else [source]
 
 
 @asynccontextmanager
-async def _opened(url: str, broker: Broker) -> AsyncGenerator[SessionStore]:
-    if url != "nats-kv":
-        async with open_store(url) as store:
-            yield store
-        return
-    async with (
-        broker.jetstream() as jetstream,
-        open_store(url, jetstream=jetstream, namespace=broker.namespace) as store,
-    ):
-        yield store
+async def _opened(url: str, broker: Broker, *, creates: bool = False) -> AsyncGenerator[SessionStore]:
+    """Unless `creates`, it must be there: who only looks makes no bucket or file out of a slip of the pen.
+
+    Raises `TopologyMissing`, `StoreUnavailable`.
+    """
+    async with AsyncExitStack() as stack:
+        jetstream = await stack.enter_async_context(broker.jetstream()) if url == "nats-kv" else None
+        if not creates:
+            await _check_there(url, jetstream, broker.namespace)
+        opened = open_store(url, jetstream=jetstream, namespace=broker.namespace)
+        yield await stack.enter_async_context(opened)
+
+
+async def _check_there(url: str, jetstream: JetStream | None, namespace: str) -> None:
+    path = Path(url.removeprefix(_SQLITE))
+    if url.startswith(_SQLITE) and not await asyncio.to_thread(path.exists):
+        raise StoreUnavailable(f"there is no file {path}: name the one that the workers' --store names")
+    if jetstream is not None:
+        bucket = Subjects(namespace).sessions_bucket
+        if await stream_info(jetstream, f"KV_{bucket}") is None:
+            raise TopologyMissing(
+                f"namespace {namespace!r} keeps no sessions on this broker: name another with --namespace, "
+                "or where they are kept with --store"
+            )
