@@ -98,10 +98,12 @@ class Census:
         partitions = await self.partitions()
         keys = await self._members()
         owners = {view.worker for view in partitions if view.worker is not None}
-        return [
+        views = [
             await self._worker(name, keys.get(name), [view for view in partitions if view.worker == name])
             for name in sorted(owners | keys.keys())
         ]
+        # A broker that was killed may come back with the keys of workers that are long gone, and keep them.
+        return [view for view in views if view.status != "dead" or view.partitions]
 
     async def _worker(self, name: str, known: About | None, owned: list[PartitionView]) -> WorkerView:
         try:
