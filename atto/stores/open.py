@@ -14,11 +14,10 @@ if TYPE_CHECKING:
     from atto.broker.jetstream import JetStream
     from atto.stores.postgres import PostgresStore
 
-_FORMS = """
-    memory:                            for tests: gone with the process
-    sqlite:///relative.db              one file on one machine; sqlite:////absolute.db with four slashes
-    nats-kv                            in the broker that is there anyway
-    postgres://user:password@host/db   or postgresql://…"""
+_FORMS = (
+    "nats-kv (in the broker that is there anyway), postgres://user:password@host/db, sqlite:///relative.db "
+    "or sqlite:////absolute.db (one file on one machine), memory: (for tests: gone with the process)"
+)
 
 _SQLITE = "sqlite:///"
 _POSTGRES = ("postgres://", "postgresql://")
@@ -52,7 +51,7 @@ async def open_store(
     else:
         scheme = _SCHEME.match(url)
         found = f"a URL with the scheme {scheme[0]!r}" if scheme else "a URL without a scheme"
-        raise UnknownStore(f"there is no store for {found} in this form; the forms are{_FORMS}")
+        raise UnknownStore(f"there is no store for {found} in this form; the forms are: {_FORMS}")
 
 
 async def _nats_kv(jetstream: "JetStream | None", namespace: str, replicas: int) -> SessionStore:

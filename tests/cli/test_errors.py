@@ -93,3 +93,37 @@ def test_of_a_group_of_errors_the_one_with_a_code_counts():
     assert isinstance(cause(ExceptionGroup("", [KeyError(), RuntimeError()])), KeyError)
     codes = [exit_code(error) for error in (BrokerUnavailable(), NoSuchSession(), RuntimeError())]
     assert codes == [BROKER, STORE, FAILED]
+
+
+@pytest.mark.parametrize("option", ["--creds", "--nkey", "--tls-ca", "--tls-cert"])
+async def test_a_file_that_is_not_there_is_named_with_its_option(option: str, tmp_path: Path):
+    code, _, err = await called("run", "ann", "hi", option, "nowhere.pem", cwd=tmp_path)
+    assert (code, err) == (2, f"atto: {option} nowhere.pem: No such file or directory\n")
+
+
+async def test_a_certificate_that_is_none_is_named(tmp_path: Path):
+    (tmp_path / "ca.pem").write_text("no certificate")
+    code, _, err = await called("run", "ann", "hi", "--tls-ca", "ca.pem", cwd=tmp_path)
+    assert (code, "--tls-ca ca.pem" in err) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--processes", "0"),
+        ("--concurrency", "0"),
+        ("--grace", "-1"),
+        ("--grace", "nan"),
+        ("--health-port", "65536"),
+        ("--health-port", "-1"),
+    ],
+)
+async def test_a_setting_out_of_its_range_is_code_2(option: str, value: str, tmp_path: Path):
+    code, _, err = await called("worker", "app:agent", option, value, cwd=tmp_path)
+    assert (code, err.count("\n"), value in err) == (2, 1, True), err
+
+
+@pytest.mark.parametrize("name", ["app.py:agent", "src/app:agent", "app"])
+def test_a_file_is_no_module(name: str):
+    with pytest.raises(Unusable, match="as `app:agent` for app"):
+        load_agent(name)

@@ -7,12 +7,16 @@ from pathlib import Path
 from atto.agents import Agent
 from atto_workers.cli.exits import Unusable
 
+_FORM = "write it as module:variable, as `app:agent` for app.py"
+
 
 def check_name(name: str) -> tuple[str, str]:
     """The module and the variable. Raises `Unusable`."""
     module, _, variable = name.partition(":")
     if not module or not variable:
-        raise Unusable(f"{name!r} names no agent: write it as module:variable, as `app:agent` for app.py")
+        raise Unusable(f"{name!r} names no agent: {_FORM}")
+    if module.endswith(".py") or "/" in module:
+        raise Unusable(f"{name!r} names a file, not a module: {_FORM}")
     return module, variable
 
 
@@ -30,5 +34,5 @@ def load_agent(name: str) -> Agent:
     except (Exception, SystemExit) as error:
         raise Unusable(f"cannot load {name!r}: {type(error).__name__}: {error}") from error
     if not isinstance(agent, Agent):
-        raise Unusable(f"{name!r} is no Agent but a {type(agent).__name__}")
+        raise Unusable(f"{name!r} is no Agent, but of type {type(agent).__name__}")
     return agent

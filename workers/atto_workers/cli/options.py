@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -12,6 +13,7 @@ from cyclopts import Parameter
 
 from atto.broker.connection import DEFAULT_SERVER, connected
 from atto.broker.jetstream import JetStream
+from atto_workers.cli.exits import Unusable
 
 
 @Parameter(name="*")
@@ -42,7 +44,7 @@ class Broker:
     "Seconds within which the broker must be reached."
 
     def options(self) -> dict[str, Any]:
-        """Those of `nats.connect`. Raises `OSError` for files that cannot be read."""
+        """Those of `nats.connect`. Raises `Unusable` for files that cannot be read."""
         given: dict[str, Any] = {
             "user_credentials": self.creds,
             "nkeys_seed": self.nkey,
@@ -51,12 +53,27 @@ class Broker:
             "inbox_prefix": self.inbox_prefix,
             "connect_timeout": self.connect_timeout,
         }
+        # nats-py reads them when the server asks for them, and then says less.
+        for option, file in (("--creds", self.creds), ("--nkey", self.nkey)):
+            if file is not None:
+                _check_readable(option, file)
         if self.tls_ca or self.tls_cert:
+            given["tls"] = self._tls()
+        return {name: value for name, value in given.items() if value is not None}
+
+    def _tls(self) -> ssl.SSLContext:
+        files = {"--tls-ca": self.tls_ca, "--tls-cert": self.tls_cert, "--tls-key": self.tls_key}
+        named = {option: file for option, file in files.items() if file is not None}
+        for option, file in named.items():
+            _check_readable(option, file)
+        try:
             context = ssl.create_default_context(cafile=self.tls_ca)
             if self.tls_cert:
                 context.load_cert_chain(self.tls_cert, self.tls_key)
-            given["tls"] = context
-        return {name: value for name, value in given.items() if value is not None}
+        except (ssl.SSLError, ValueError) as error:
+            shown = ", ".join(f"{option} {file}" for option, file in named.items())
+            raise Unusable(f"{shown}: not what TLS takes (PEM, and a key that fits): {error}") from error
+        return context
 
     @asynccontextmanager
     async def jetstream(self, **options: Any) -> AsyncGenerator[JetStream]:
@@ -67,6 +84,14 @@ class Broker:
             JetStream(connection) as jetstream,
         ):
             yield jetstream
+
+
+def _check_readable(option: str, file: str) -> None:
+    try:
+        with Path(file).open("rb"):
+            pass
+    except OSError as error:
+        raise Unusable(f"{option} {file}: {error.strerror or error}") from error
 
 
 BROKER = Broker()
@@ -92,7 +117,12 @@ OUTPUT = Output()
 
 def note(text: str) -> None:
     """What the command itself says to people, on stderr: stdout is for what was asked."""
-    print(text if text.startswith("atto: ") else f"[{text}]", file=sys.stderr, flush=True)  # noqa: T201
+    heard(f"[{text}]")
+
+
+def heard(line: str) -> None:
+    """What another process says to people, as it came, on stderr."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 Agent = Annotated[str, Parameter(help="The agent, as module:variable; app:agent is `agent` in app.py.")]

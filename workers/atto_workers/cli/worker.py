@@ -1,6 +1,7 @@
 """`atto worker`."""
 
 import asyncio
+import math
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -12,6 +13,8 @@ from atto_workers.cli.loading import load_agent
 from atto_workers.cli.options import BROKER, OUTPUT, Agent, Broker, Output, Store
 from atto_workers.logs import configure_logs
 from atto_workers.worker import Worker
+
+PORTS = 65_535
 
 LogFormat = Literal["console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -60,8 +63,13 @@ def worker(
     output: Output = OUTPUT,
 ) -> int:
     """Runs turns of AGENT (`module:variable`) until SIGTERM or SIGINT, then drains."""
-    if processes < 1:
-        raise Unusable(f"processes must be at least 1, not {processes}")
+    for name, value in (("processes", processes), ("concurrency", concurrency)):
+        if value < 1:
+            raise Unusable(f"{name} must be at least 1, not {value}")
+    if not 0 <= grace < math.inf:
+        raise Unusable(f"grace must be 0 seconds or more, not {grace:g}")
+    if health_port is not None and not 0 <= health_port <= PORTS:
+        raise Unusable(f"health port {health_port}: ports are 0 (any that is free) to {PORTS}")
     settings = WorkerSettings(
         agent=agent,
         broker=broker,
