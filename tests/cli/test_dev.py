@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from tests.cli.commands import ENTRY, PATIENCE, environment
+from tests.cli.commands import ENTRY, PATIENCE, atto, environment
 from tests.cli.terminal import CTRL_C, ENTER, terminal
 
 AGENT = """
@@ -100,3 +100,10 @@ async def test_what_comes_by_a_pipe_is_answered_on_stdout(tmp_path: Path):
     async with asyncio.timeout(PATIENCE):
         out, err = await process.communicate(b"hello\n")
     assert (process.returncode, out.decode()) == (0, "GREETING-ONE to you.\n"), err.decode()
+
+
+async def test_by_a_pipe_nobody_mends_an_agent_that_cannot_be_loaded(tmp_path: Path):
+    (tmp_path / "app.py").write_text("def (")
+    done = await atto("dev", "app:agent", cwd=tmp_path)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("atto: cannot load 'app:agent': SyntaxError")

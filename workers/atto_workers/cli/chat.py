@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from contextlib import AsyncExitStack, aclosing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,10 +14,11 @@ from cyclopts import Parameter
 from atto.broker.server import EmbeddedBroker
 from atto.protocol.errors import BrokerFailed, CallerError
 from atto_client import Client, Run
+from atto_workers.cli.exits import USAGE
 from atto_workers.cli.failures import report
 from atto_workers.cli.lines import typed
 from atto_workers.cli.loading import check_name
-from atto_workers.cli.options import OUTPUT, Agent, Broker, Output, note
+from atto_workers.cli.options import OUTPUT, Agent, Broker, Output, heard, note
 from atto_workers.cli.reloading import PAUSE, ReloadedWorker
 from atto_workers.cli.runs import printed
 from atto_workers.cli.worker import LogLevel, WorkerSettings
@@ -60,9 +62,10 @@ async def _chat(agent: str, session: str, data_dir: Path | None, log_level: LogL
             log_quotes=True,
             output=output,
         )
-        worker = ReloadedWorker(settings, Path.cwd(), note)
+        worker = ReloadedWorker(settings, Path.cwd(), note, heard)
         stack.push_async_callback(worker.stop)
-        await worker.start()
+        if not await worker.start() and not sys.stdin.isatty():
+            return USAGE  # nobody is here who would mend it
         reloading = asyncio.create_task(worker.reload_on_change(), name="reload on change")
         stack.push_async_callback(_stopped, reloading)
         await stack.enter_async_context(client)

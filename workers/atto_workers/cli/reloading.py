@@ -17,12 +17,19 @@ PAUSE = 1.0
 
 
 class ReloadedWorker:
-    """`settings` say what worker; `note` is told what happens, for people, and what the worker writes."""
+    """`settings` say what worker. `note` is told what happens, `on_line` what the worker writes."""
 
-    def __init__(self, settings: WorkerSettings, directory: Path, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        directory: Path,
+        note: Callable[[str], None],
+        on_line: Callable[[str], None],
+    ) -> None:
         self._settings = settings
         self._directory = directory
         self._note = note
+        self._on_line = on_line
         self._process: WorkerProcess | None = None
         self._replacing = asyncio.Lock()
         self._watches: set[asyncio.Task[None]] = set()
@@ -69,7 +76,7 @@ class ReloadedWorker:
     async def _replace(self) -> bool:
         """The old one drains only once the new one takes turns."""
         async with self._replacing:
-            new = await WorkerProcess.start(self._settings, on_line=self._note)
+            new = await WorkerProcess.start(self._settings, on_line=self._on_line)
             try:
                 is_ready = await new.ready()
             except asyncio.CancelledError:
