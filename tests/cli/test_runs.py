@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from atto.broker.jetstream import JetStream
 from atto.broker.server import EmbeddedBroker
-from atto.models import Stall, TextChunk
+from atto.models import ScriptedModel, Stall, TextChunk
 from atto.protocol.events import RunStarted, TextDelta
 from atto_client import Client
-from atto_workers import DeadLetters
+from atto_workers import DeadLetters, Topology
 from tests.cli.commands import atto, background, called
 from tests.integration.conftest import client, worker  # noqa: F401 - fixtures
 
@@ -51,6 +52,25 @@ async def test_a_run_that_is_not_there_is_waited_for_and_that_is_said(
         mistaken.process.send_signal(signal.SIGINT)
         assert await mistaken.ended() == 130
     assert (len(waiting.lines), len(mistaken.lines)) == (1, 1)  # it is said once, and not that it goes on
+
+
+async def test_a_turn_that_no_worker_begins_is_told_and_then_left_or_done(
+    worker,  # noqa: F811
+    jetstream: JetStream,
+    namespace: str,
+    env,
+    tmp_path: Path,
+):
+    await Topology(namespace, partitions=4).declare(jetstream)
+    async with background("run", "ann", "hi", cwd=tmp_path, **env) as left:
+        await left.until("no worker has begun it")
+        left.process.send_signal(signal.SIGINT)
+        await left.until("the run goes on: atto attach ann")
+        assert await left.ended() == 130
+    async with background("run", "ann", "hi again", cwd=tmp_path, **env) as waiting:
+        await waiting.until("no worker has begun it")
+        async with worker(ScriptedModel("Hello.", "Hello again.")):
+            assert await waiting.ended() == 0
 
 
 async def test_a_run_is_cancelled_from_outside(worker, client: Client, env, tmp_path: Path):  # noqa: F811

@@ -10,7 +10,7 @@ from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, note
 from atto_workers.cli.transcript import Transcript
 
 SILENCE = 2.0
-"""Seconds without any event after which `attach` says so: the run may not be there at all."""
+"""Seconds without any event after which that is said: no worker may be there, or no such run."""
 
 
 def run(session: str, text: str, *, broker: Broker = BROKER, output: Output = OUTPUT) -> int:
@@ -18,7 +18,12 @@ def run(session: str, text: str, *, broker: Broker = BROKER, output: Output = OU
 
     async def work() -> int:
         async with Client(broker.nats, namespace=broker.namespace, **broker.options()) as client:
-            return await printed(await client.submit(session, text), output)
+            submitted = await client.submit(session, text)
+            unheard = (
+                f"accepted as run {submitted.run_id}, but no worker has begun it so far: it waits for the "
+                "turns before it, or for a worker (see `atto workers`)"
+            )
+            return await printed(submitted, output, unheard=unheard)
 
     return asyncio.run(work())
 
@@ -35,7 +40,8 @@ def attach(
 
     async def work() -> int:
         async with Client(broker.nats, namespace=broker.namespace, **broker.options()) as client:
-            return await printed(client.attach(session, run_id, after=after), output, unheard=unheard)
+            attached = client.attach(session, run_id, after=after)
+            return await printed(attached, output, unheard=unheard, is_there=False)
 
     return asyncio.run(work())
 
@@ -52,8 +58,12 @@ def cancel(session: str, run_id: str, *, broker: Broker = BROKER, output: Output
     return 0
 
 
-async def printed(run: Run, output: Output, *, unheard: str = "") -> int:
-    """Prints a run to its end; the exit code. `unheard`: what to say where no event comes for long."""
+async def printed(run: Run, output: Output, *, unheard: str = "", is_there: bool = True) -> int:
+    """Prints a run to its end; the exit code.
+
+    `unheard`: what to say where no event comes for long. `is_there`: whether there is such a run before an
+    event has come of it.
+    """
     transcript = Transcript()
     last: AnyEvent | None = None
     silence = asyncio.get_running_loop().call_later(SILENCE, note, unheard) if unheard else None
@@ -66,7 +76,7 @@ async def printed(run: Run, output: Output, *, unheard: str = "") -> int:
             else:
                 transcript.show(last)
     except asyncio.CancelledError:
-        if last is not None or not unheard:
+        if is_there or last is not None:
             where = f"{shlex.quote(run.session)} {run.run_id}"
             note(f"the run goes on: atto attach {where}, or atto cancel {where}")
         raise
