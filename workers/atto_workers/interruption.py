@@ -8,8 +8,8 @@ from typing import Self
 class Interruption:
     """`with Interruption() as body`, then `body.interrupt()` from anywhere in the event loop.
 
-    The body is cancelled, and the `with` swallows that cancellation, but no other: `is_interrupted` tells whether
-    the body ended by it. What `asyncio.timeout` does, without its timer, which hardly any run needs.
+    The body is cancelled, and the `with` swallows that cancellation, but no other: `is_interrupted` tells
+    whether the body ended by it. What `asyncio.timeout` does, without its timer, which hardly any run needs.
     """
 
     is_interrupted = False

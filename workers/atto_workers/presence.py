@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack, suppress
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -17,7 +18,7 @@ import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
-from atto.broker.jetstream import JetStream
+from atto.broker.jetstream import JetStream, Stored
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable, NoResponders
 from atto.protocol.subjects import Subjects
 
@@ -27,6 +28,8 @@ PING_PATIENCE = 0.5
 """Seconds in which a living worker answers a ping; a slower one still has its key."""
 PUT_PATIENCE = 1.0
 """Seconds in which a key is renewed; later is the next time."""
+EXPIRED = TIME_OUT + 1
+"""Seconds by which a key is older than the newest one, if it should have expired long ago."""
 REUNION = 1.5
 """Seconds after a reconnect in which others that were cut off as well may still be on their way back."""
 
@@ -116,7 +119,15 @@ class Presence:
 
     async def _present(self) -> set[str]:
         keys = await self._jetstream.read_last(self._stream, [f"{self._keys}.>"])
-        return {key.subject.rpartition(".")[2] for key in keys if key.data}
+        written = {key.subject.rpartition(".")[2]: _time(key) for key in keys if key.data}
+        # A broker that was killed may bring keys back that had expired, and never let go of them again
+        # (seen with 2.15.1, after minutes of running). Our own is new: it was renewed a moment ago.
+        newest = max(written.values(), default=None)
+        return {
+            worker
+            for worker, at in written.items()
+            if newest is None or newest - at < timedelta(seconds=EXPIRED)
+        }
 
     def _notice_reconnect(self) -> None:
         reconnects = self._jetstream.connection.stats["reconnects"]
@@ -146,6 +157,10 @@ class Presence:
     async def _hear(self, message: Msg) -> None:
         if message.data != self._worker.encode():
             self._on_news()
+
+
+def _time(key: Stored) -> datetime:
+    return msgspec.convert(key.headers["Nats-Time-Stamp"], datetime)
 
 
 async def _unsubscribe(subscription: Any) -> None:

@@ -221,14 +221,12 @@ class Steward:
 
     async def _restore_one(self, claim: Claim) -> None:
         self._intake.close(claim)  # no pull may reach the new consumer before its deliveries are counted
-        stands = True
         try:
             async with self._line:
-                stands = await self._ownership.deliver(claim.partition, claim.tenure)
+                if not await self._ownership.deliver(claim.partition, claim.tenure):
+                    self._lose(claim)
         finally:
-            if not stands:
-                self._lose(claim)
-            elif claim.is_open:
+            if claim.is_open:
                 claim.horizon = UNKNOWN_HORIZON
                 await self._intake.open(claim)
 
