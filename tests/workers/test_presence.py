@@ -11,7 +11,7 @@ from atto_workers.presence import About, Presence
 async def test_a_key_that_a_broker_brought_back_from_the_dead_is_nobody(
     jetstream: JetStream, namespace: str, monkeypatch
 ):
-    """Right after a reconnect a key counts even if nobody answers for it: its worker may be on its way back."""
+    """Right after a reconnect a key counts even if nobody answers for it: its worker may be coming back."""
     monkeypatch.setattr(presence, "REUNION", 3600.0)
     await Topology(namespace, partitions=4).declare(jetstream)
     await jetstream.publish(f"$KV.{Subjects(namespace).members_bucket}.ghost", b"{}")
