@@ -143,7 +143,8 @@ def _get(port: int, path: str) -> tuple[int, str]:
 
 
 def environment(given: dict[str, str]) -> dict[str, str]:
-    """This process's own, without settings of the command line, and what is given."""
-    theirs = os.environ.keys() - {name for name in os.environ if name.startswith("ATTO_")}
+    """This process's own, without settings of the command line or of bytecode, and what is given."""
+    ours = {name for name in os.environ if name.startswith("ATTO_")} | {"PYTHONDONTWRITEBYTECODE"}
+    theirs = os.environ.keys() - ours
     kept = {name: os.environ[name] for name in (*theirs, "ATTO_NATS_SERVER") if name in os.environ}
     return {**kept, **given}

@@ -1,6 +1,7 @@
 """`atto dev` in a terminal, as a person uses it."""
 
 import asyncio
+import os
 from pathlib import Path
 
 from tests.cli.commands import ENTRY, PATIENCE, atto, environment
@@ -57,7 +58,9 @@ async def test_a_conversation(tmp_path: Path):
         await person.until("you>")
 
         # A changed file is a changed agent; one that cannot be loaded changes nothing.
+        changed_at = source.stat().st_mtime
         source.write_text(AGENT.replace("GREETING-ONE", "GREETING-TWO"))
+        os.utime(source, (changed_at, changed_at))  # as if both were written within a second
         await person.until("reloaded")
         person.type(f"hello{ENTER}")
         await person.until("GREETING-TWO to you.")

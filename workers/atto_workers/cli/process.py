@@ -6,7 +6,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import msgspec
@@ -38,16 +38,20 @@ class WorkerProcess:
 
     @classmethod
     async def start(
-        cls, settings: WorkerSettings, *, on_line: Callable[[str], None] | None = None
+        cls,
+        settings: WorkerSettings,
+        *,
+        on_line: Callable[[str], None] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> "WorkerProcess":
-        """Returns once the process is there; `ready` tells of the worker."""
+        """Returns once the process is there; `ready` tells of the worker. `environment`: besides ours."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "atto_workers.cli.child"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=None if on_line is None else asyncio.subprocess.PIPE,
             start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
         )
         started = cls(process, on_line)
         started._tell(msgspec.json.encode(settings))

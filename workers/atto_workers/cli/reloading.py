@@ -16,6 +16,12 @@ PAUSE = 1.0
 """Seconds before a worker that died is started again, or a broker that did so again."""
 
 
+_WITHOUT_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
+"""What Python keeps of a file counts as the file's as long as its size and the second of its last change are
+the same: two changes within a second could leave the first one running.
+"""
+
+
 class ReloadedWorker:
     """`settings` say what worker. `note` is told what happens, `on_line` what the worker writes."""
 
@@ -76,7 +82,9 @@ class ReloadedWorker:
     async def _replace(self) -> bool:
         """The old one drains only once the new one takes turns."""
         async with self._replacing:
-            new = await WorkerProcess.start(self._settings, on_line=self._on_line)
+            new = await WorkerProcess.start(
+                self._settings, on_line=self._on_line, environment=_WITHOUT_BYTECODE
+            )
             try:
                 is_ready = await new.ready()
             except asyncio.CancelledError:
