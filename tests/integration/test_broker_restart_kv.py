@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 
+import msgspec
 import pytest
 
 from atto import Agent, events
@@ -12,7 +13,6 @@ from atto.protocol.events import is_terminal
 from atto.stores import open_store
 from atto_client import Client
 from atto_workers import Topology, Worker
-from atto_workers.topology import stream_info
 from tests.integration.histories import check_history
 
 SESSIONS = [f"s-{number}" for number in range(6)]
@@ -149,5 +149,5 @@ async def test_what_runs_while_the_broker_restarts_goes_on_and_is_done_once(brok
 
 async def acknowledged(jetstream):
     """Returns once no turn is left."""
-    while (await stream_info(jetstream, "atto-TURNS")).state.messages:
+    while msgspec.json.decode(await jetstream.api("STREAM.INFO.atto-TURNS"))["state"]["messages"]:
         await asyncio.sleep(0.01)

@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack, suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -32,6 +32,9 @@ EXPIRED = TIME_OUT + 1
 """Seconds by which a key is older than the newest one, if it should have expired long ago."""
 REUNION = 1.5
 """Seconds after a reconnect in which others that were cut off as well may still be on their way back."""
+
+
+_EVER = datetime.max.replace(tzinfo=UTC)
 
 
 class About(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -122,12 +125,8 @@ class Presence:
         written = {key.subject.rpartition(".")[2]: _time(key) for key in keys if key.data}
         # A broker that was killed may bring keys back that had expired, and never let go of them again
         # (seen with 2.15.1, after minutes of running). Our own is new: it was renewed a moment ago.
-        newest = max(written.values(), default=None)
-        return {
-            worker
-            for worker, at in written.items()
-            if newest is None or newest - at < timedelta(seconds=EXPIRED)
-        }
+        alive_since = max(written.values(), default=_EVER) - timedelta(seconds=EXPIRED)
+        return {worker for worker, at in written.items() if at > alive_since}
 
     def _notice_reconnect(self) -> None:
         reconnects = self._jetstream.connection.stats["reconnects"]

@@ -33,7 +33,6 @@ class Declared(NamedTuple):
 
 class _State(msgspec.Struct):
     last_seq: int = 0
-    messages: int = 0
 
 
 class StreamInfo(msgspec.Struct):

@@ -88,6 +88,7 @@ class RetryBudget:
         return True
 
     def _fill(self, share: float) -> None:
+        """What calls, by their `share`, and time have brought since the last retry."""
         now = self._clock()
         earned = share * self._calls + (now - self._filled) * self._policy.reserve / 60
         self._left = min(self._left + earned, float(max(self._policy.reserve, 1)))

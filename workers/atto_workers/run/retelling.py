@@ -71,13 +71,8 @@ def completed(
     What is committed counts. Where it is not what was told (its worker died between the commit and its last
     events, or another worker was faster), the steps from there on are told anew.
     """
-    committed = [] if told is None else steps_of_messages(_messages(snapshot, record))
-    if told is not None and committed != told:
-        known = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(committed, told, strict=False)))
-        reason = "the run was committed by another worker"
-        log.append(StepRestarted(seq=log.next, step=known + 1, reason=reason))
-        for step, told_step in enumerate(committed[known:], known + 1):
-            _tell(log, step, told_step)
+    if told is not None:
+        _tell_anew(log, steps_of_messages(_messages(snapshot, record)), told)
     return RunCompleted(
         seq=log.next,
         time=now(),
@@ -85,6 +80,17 @@ def completed(
         version=snapshot.version_of(record),
         usage=usage,
     )
+
+
+def _tell_anew(log: RunLog, committed: list[ToldStep], told: list[ToldStep]) -> None:
+    """From the first step on in which they differ; nothing if they do not."""
+    if committed == told:
+        return
+    known = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(committed, told, strict=False)))
+    reason = "the run was committed by another worker"
+    log.append(StepRestarted(seq=log.next, step=known + 1, reason=reason))
+    for step, told_step in enumerate(committed[known:], known + 1):
+        _tell(log, step, told_step)
 
 
 def _messages(snapshot: Snapshot, record: RunRecord) -> tuple[Message, ...]:
