@@ -24,7 +24,7 @@ def get(url: str, **query: Any) -> Any:
         return json.load(response)
 
 
-@tool(timeout=20)
+@tool(timeout=20, read_only=True)
 def current_weather(city: str) -> dict[str, Any]:
     """Tells the weather in a city now.
 

@@ -16,7 +16,7 @@ QUESTION = "I have 300 euros and one weekend in Rome. What do I do, and what doe
 PRICES = {"hotel": 90, "museum": 18, "dinner": 35, "metro": 7}
 
 
-@tool
+@tool(read_only=True)
 def price_of(item: str, context: ToolContext) -> str:
     """Tells what something costs, in euros.
 

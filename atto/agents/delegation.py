@@ -41,6 +41,7 @@ class AgentTool(Tool[[str], Any]):
             timeout=timeout,
             parallel=parallel,
             at_most_once=False,
+            read_only=False,
         )
         self.agent = agent
 

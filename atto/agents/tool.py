@@ -34,7 +34,8 @@ class Tool(Generic[P, R]):
 
     `spec`: what the model sees. `timeout`: seconds that a call may take, or None. `parallel`: whether it may
     run beside other calls of the same step. `at_most_once`: a call that may have begun before a crash is not
-    begun again; the model is told that its outcome is unknown.
+    begun again; the model is told that its outcome is unknown. `read_only`: a call changes nothing
+    outside the session, so that it does not matter whether it is made once or twice.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Tool(Generic[P, R]):
         timeout: float | None,
         parallel: bool,
         at_most_once: bool,
+        read_only: bool,
     ) -> None:
         where = _check_function(function)
         functools.update_wrapper(self, function)
@@ -62,11 +64,14 @@ class Tool(Generic[P, R]):
                 self._parameters.schema,
             )
             self.timeout = _checked_timeout(timeout)
+            if at_most_once and read_only:
+                raise InvalidTool("`at_most_once` is for effects, and `read_only` says that it has none")
         except InvalidTool as error:
             raise InvalidTool(f"tool {where}: {error}") from error.__cause__
         self._context = signature.context
         self.parallel = parallel
         self.at_most_once = at_most_once
+        self.read_only = read_only
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the function, as if it were no tool."""
@@ -133,6 +138,7 @@ def tool(
     timeout: float | None = DEFAULT_TIMEOUT,
     parallel: bool = True,
     at_most_once: bool = False,
+    read_only: bool = False,
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 
 
@@ -146,6 +152,7 @@ def tool(
     timeout: float | None = DEFAULT_TIMEOUT,
     parallel: bool = True,
     at_most_once: bool = False,
+    read_only: bool = False,
 ) -> Any:
     """Makes a function, synchronous or not, a tool: `@tool`, or `@tool(timeout=5, ...)`.
 
@@ -156,6 +163,8 @@ def tool(
 
     `timeout`, in seconds, bounds each call; None does not. `parallel=False` keeps the tool from running
     beside others. `at_most_once=True` keeps a call that a crash interrupted from being made again.
+    `read_only=True` is for a tool that changes nothing but the session's state: it begins at once, where before
+    any other the broker first confirms that it has the call, one round trip.
 
     Raises `InvalidTool` if no model could call it, `MissingExtra` without the extra `tools`.
     """
@@ -169,6 +178,7 @@ def tool(
             timeout=timeout,
             parallel=parallel,
             at_most_once=at_most_once,
+            read_only=read_only,
         )
 
     return decorate if function is None else decorate(function)

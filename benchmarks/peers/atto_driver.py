@@ -134,7 +134,7 @@ class Model:
         yield FinishChunk("stop")
 
 
-@tool
+@tool(read_only=True)
 async def get_weather(city: str) -> str:
     """Return the weather in a city."""
     return await work.get_weather(city)

@@ -19,7 +19,7 @@ CONCURRENCY = 1024
 """Turns and model calls at one time: more than the workload ever has in flight."""
 
 
-@tool
+@tool(read_only=True)
 async def get_weather(city: str) -> str:
     """The weather in a city."""
     return work.report(city)

@@ -49,7 +49,7 @@ def test_a_tool_stays_the_function_that_it_was_made_from():
     assert made.spec.name == made.name == made.__name__ == "add"
     assert made.spec.description == made.__doc__ == "Adds."
     assert inspect.signature(made) == inspect.signature(add)
-    assert (made.timeout, made.parallel, made.at_most_once) == (60.0, True, False)
+    assert (made.timeout, made.parallel, made.at_most_once, made.read_only) == (60.0, True, False, False)
     assert repr(made) == "Tool('add')"
 
 
@@ -61,6 +61,17 @@ def test_the_decorator_takes_options():
 
     assert add.spec == ToolSpec("sum-up", "Sums up.", add.spec.parameters)
     assert (add.timeout, add.parallel, add.at_most_once) == (None, False, True)
+
+
+def test_a_tool_that_changes_nothing_needs_no_protection_from_a_repetition():
+    assert tool(read_only=True)(sum_up).read_only
+    with pytest.raises(InvalidTool, match=r"tool .*sum_up: `at_most_once` is for effects, and `read_only`"):
+        tool(at_most_once=True, read_only=True)(sum_up)
+
+
+def sum_up(x: int) -> int:
+    """Sums up."""
+    return x
 
 
 async def test_an_async_tool_runs_on_the_loop_in_the_callers_task():

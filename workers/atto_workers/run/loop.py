@@ -97,9 +97,6 @@ async def run_loop(
         added.append(model.message)
         if not model.message.tool_calls:
             return Answer(tuple(added), state.change, usage)
-        # Once a tool may have had an effect, a new attempt must know its call, or it would ask the model anew
-        # and repeat the effect under another idempotency key.
-        await log.confirm()
         calls = ToolCalls(
             agent,
             log,

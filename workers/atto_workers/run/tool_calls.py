@@ -93,6 +93,10 @@ class ToolCalls:
             for call_id in results.keys() & self._asked.keys():
                 self.usage += self._asked[call_id].usage
         pending = [call for call in message.tool_calls if call.id not in results]
+        if any(map(self._may_have_effects, pending)):
+            # Once a tool may have had an effect, a new attempt must know its call, or it would ask the model
+            # anew and repeat the effect under another idempotency key.
+            await self._log.confirm()
         for group in self._groups(pending):
             if len(group) == 1:
                 results[group[0].id] = await self._call(group[0])
@@ -121,6 +125,11 @@ class ToolCalls:
                 groups.append([call])
             joinable = parallel
         return groups
+
+    def _may_have_effects(self, call: ToolCallPart) -> bool:
+        """An agent that is asked has none but its tools', and says so itself before those."""
+        tool = self._agent.tool(call.name)
+        return not (tool is None or tool.read_only or isinstance(tool, AgentTool))
 
     async def _call(self, call: ToolCallPart) -> ToolCompleted:
         content, is_error, change = await self._outcome(call)
