@@ -64,8 +64,7 @@ class Tool(Generic[P, R]):
                 self._parameters.schema,
             )
             self.timeout = _checked_timeout(timeout)
-            if at_most_once and read_only:
-                raise InvalidTool("`at_most_once` is for effects, and `read_only` says that it has none")
+            _check_effects(at_most_once=at_most_once, read_only=read_only)
         except InvalidTool as error:
             raise InvalidTool(f"tool {where}: {error}") from error.__cause__
         self._context = signature.context
@@ -163,8 +162,8 @@ def tool(
 
     `timeout`, in seconds, bounds each call; None does not. `parallel=False` keeps the tool from running
     beside others. `at_most_once=True` keeps a call that a crash interrupted from being made again.
-    `read_only=True` is for a tool that changes nothing but the session's state: it begins at once, where before
-    any other the broker first confirms that it has the call, one round trip.
+    `read_only=True` is for a tool that changes nothing but the session's state: it begins at once, where
+    before any other the broker first confirms that it has the call, one round trip.
 
     Raises `InvalidTool` if no model could call it, `MissingExtra` without the extra `tools`.
     """
@@ -208,6 +207,11 @@ def _checked_name(name: Any) -> str:
             'A-Z a-z 0-9 _ -, as in `@tool(name="look_up")`'
         )
     return name
+
+
+def _check_effects(*, at_most_once: bool, read_only: bool) -> None:
+    if at_most_once and read_only:
+        raise InvalidTool("`at_most_once` is for effects, and `read_only` says that it has none")
 
 
 def _checked_timeout(timeout: float | None) -> float | None:
