@@ -29,6 +29,8 @@ _DEFAULTS: dict[str, Any] = {
     "ping_interval": 10,
     "max_outstanding_pings": 2,
     "pending_size": 8 << 20,
+    # Every subject here is made of encoded ids.
+    "skip_subject_validation": True,
 }
 
 
