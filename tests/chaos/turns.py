@@ -5,7 +5,7 @@ import random
 import msgspec
 from msgspec import Struct
 
-TOOLS = ("note", "count")
+TOOLS = ("note", "count", "look")
 
 
 class Script(Struct, frozen=True, omit_defaults=True):

@@ -119,7 +119,13 @@ def make_agent(effects: Effects, points: FailPoints) -> Agent:
         context.state["last"] = nonce
         return f"{nonce} {context.state['count']}"
 
-    return Agent(f"w{PID}", ChaosModel(points), tools=[note, count])
+    @tool(read_only=True)
+    async def look(nonce: str, context: ToolContext) -> str:
+        """Says that it changes nothing, so nothing is confirmed before it; its calls leave a line."""
+        await effects.take(nonce, context)
+        return nonce
+
+    return Agent(f"w{PID}", ChaosModel(points), tools=[note, count, look])
 
 
 async def obey(points: FailPoints, effects: Effects) -> None:
