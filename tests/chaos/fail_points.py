@@ -11,7 +11,7 @@ from typing import Any
 
 from atto.protocol.errors import ConcurrentWrite
 from atto_workers import ownership, steward
-from atto_workers.run import commit, runner
+from atto_workers.run import commit, ending
 from tests.chaos.records import Line, Recorder, now
 
 POINTS = (
@@ -70,7 +70,7 @@ class FailPoints:
             before=lambda *_: self.pass_("before_save"),
             after=lambda: self.pass_("after_save"),
         )
-        wrap(runner.TurnRunner, "_acknowledge", before=lambda *_: self.pass_("before_ack"))
+        wrap(ending.Ending, "acknowledge", before=lambda *_: self.pass_("before_ack"))
 
 
 def count_fencing(recorder: Recorder) -> None:

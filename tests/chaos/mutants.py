@@ -34,8 +34,8 @@ def ack_before_save() -> None:
     """A turn is acknowledged when it begins."""
 
     async def early(self: runner.TurnRunner, attempt: Any, *_: Any) -> None:
-        await self._acknowledge(attempt.delivery)
-        await self._jetstream.connection.flush()
+        await self._ending.acknowledge(attempt.delivery)
+        await self._ending._jetstream.connection.flush()
 
     def wrapper(execute: Any) -> Any:
         async def executed(*arguments: Any) -> Any:

@@ -1,28 +1,21 @@
 """One turn, from delivery to acknowledgement: exactly one commit and one terminal event, or silence."""
 
-import asyncio
-import contextlib
 import logging
-import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NamedTuple
 
-import nats.errors
 from msgspec import structs
 
 from atto.agents import Agent
 from atto.broker.jetstream import JetStream
 from atto.protocol.errors import (
-    BrokerRefused,
-    BrokerUnavailable,
     ConcurrentWrite,
     StoreCorrupt,
     StoreError,
 )
 from atto.protocol.events import (
     RunCompleted,
-    RunInterrupted,
     RunStarted,
     StepRestarted,
     TerminalEvent,
@@ -38,23 +31,17 @@ from atto_workers.gateway import ModelGateway
 from atto_workers.passivation import Resident
 from atto_workers.run import commit as commits
 from atto_workers.run import retelling
-from atto_workers.run.journal import Progress, read_progress
+from atto_workers.run.attempts import Attempts
+from atto_workers.run.ending import Ending
+from atto_workers.run.journal import Progress
 from atto_workers.run.log import Outbox, RunLog
 from atto_workers.run.loop import run_loop
-from atto_workers.run.outcome import AttemptsExhausted, Outcome, failed, now, outcome_of
+from atto_workers.run.outcome import AttemptsExhausted, Outcome, now, outcome_of
 from atto_workers.run.scope import RunScope, Stopped, StopReason
-from atto_workers.topology import DUPLICATE_WINDOW
 from atto_workers.turn_context import TurnContext
 
 MAX_ATTEMPTS = 5
 """Attempts at a turn, over all its owners, before it is a dead letter."""
-HAND_BACK_PATIENCE = 2.0
-"""Seconds that a broker that is away may hold up a hand-back."""
-RETRY_PAUSE = 0.2
-"""Seconds before a broker that is away is asked again for what a turn cannot go on without."""
-
-# As RFC 9562 writes them: the milliseconds of the time, the version, the rest.
-_UUID7 = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 
 _log = logging.getLogger("atto.worker")
 
@@ -90,11 +77,9 @@ class TurnRunner:
     ) -> None:
         self._agent = agent
         self._store = store
-        self._jetstream = jetstream
-        self._subjects = subjects
-        self._outbox = outbox
+        self._attempts = Attempts(jetstream, subjects, outbox)
+        self._ending = Ending(jetstream, DeadLetters(jetstream, subjects), self._attempts)
         self._cancels = cancels
-        self._dead_letters = DeadLetters(jetstream, subjects)
         self._gateway = gateway
         self._verify = verify
         self._assure = assure
@@ -108,7 +93,7 @@ class TurnRunner:
         try:
             if content is None:
                 problem = delivery.problem or Problem("invalid_turn", "the turn cannot be read")
-                await self._bury(delivery, problem)
+                await self._ending.bury(delivery, problem)
                 return
             partition = delivery.claim.partition
             self._cancels.watch(delivery, scope)
@@ -138,7 +123,7 @@ class TurnRunner:
             if content is not None and await self._is_committed(content, delivery.claim):
                 await self._attempt(delivery, content, resident, scope)
             else:
-                await self._bury(delivery, Problem("internal", f"{type(error).__name__}: {error}"))
+                await self._ending.bury(delivery, Problem("internal", f"{type(error).__name__}: {error}"))
         except commits.GaveUp:
             return
         except Exception:  # noqa: BLE001 - as above
@@ -152,17 +137,17 @@ class TurnRunner:
         self, delivery: Delivery, content: Content, resident: Resident, scope: RunScope
     ) -> bool:
         """Whether the turn is over for this worker."""
-        progress = await self._progress(delivery)
+        progress = await self._attempts.progress(delivery)
         if await self._is_over(delivery, progress):
             return True
-        with self._log_of(delivery, progress) as log, TurnContext(attempt=log.attempt):
+        with self._attempts.log_of_next(delivery, progress) as log, TurnContext(attempt=log.attempt):
             attempt = _Attempt(delivery, content, progress, log)
             try:
                 outcome = await self._outcome(attempt, resident, scope)
                 if not (delivery.fresh or isinstance(outcome.terminal, RunCompleted)):
                     await self._fence(attempt, resident)
             except Stopped as stop:
-                await self._hand_back(log, stop)
+                await self._ending.hand_back(log, stop)
                 return True
             except _KnownRun:
                 delivery.fresh = False
@@ -170,7 +155,7 @@ class TurnRunner:
             except ConcurrentWrite:
                 await self._start_over(attempt, resident)
                 return False
-            await self._end(delivery, log, outcome)
+            await self._ending.end(delivery, log, outcome)
             return True
 
     async def _outcome(self, attempt: "_Attempt", resident: Resident, scope: RunScope) -> Outcome:
@@ -211,7 +196,7 @@ class TurnRunner:
     async def _is_over(self, delivery: Delivery, progress: Progress) -> bool:
         """Whether a turn that comes again needs nothing more, or nothing more from this worker."""
         if progress.terminal is not None:
-            await self._acknowledge(delivery)
+            await self._ending.acknowledge(delivery)
             return True
         if not delivery.fresh:
             # A paused worker that wakes up must not speak after its successor has begun to.
@@ -280,7 +265,7 @@ class TurnRunner:
         """A terminal event that a former owner got in after this one had read the events, and before this
         one's first: callers have heard it, so it stands. From here on nobody listens to former owners.
         """
-        progress = await self._progress(attempt.delivery, until=attempt.log.attempt)
+        progress = await self._attempts.progress(attempt.delivery, until=attempt.log.attempt)
         return progress.terminal
 
     async def _session(self, attempt: "_Attempt", resident: Resident) -> Snapshot:
@@ -311,85 +296,3 @@ class TurnRunner:
         await self._verify(attempt.delivery.claim)
         log.append(StepRestarted(seq=log.next, step=1, reason="another writer changed the session"))
         await log.confirm()
-
-    async def _hand_back(self, log: RunLog, stop: Stopped) -> None:
-        """Says that this attempt does not count against the turn. If that cannot be said, it counts."""
-        log.append(RunInterrupted(seq=log.next, reason=stop.reason.value))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HAND_BACK_PATIENCE):
-                await log.confirm()
-
-    async def _end(self, delivery: Delivery, log: RunLog, outcome: Outcome) -> None:
-        if outcome.dead is not None:
-            await self._file(delivery, outcome.dead)
-        log.append(outcome.terminal)
-        await log.confirm()
-        await self._acknowledge(delivery)
-
-    async def _bury(self, delivery: Delivery, problem: Problem) -> None:
-        """A turn that cannot be run: a dead letter, and a terminal event where its run can be named."""
-        await self._file(delivery, problem)
-        if delivery.session is not None and delivery.run_id is not None:
-            progress = await self._progress(delivery)
-            if progress.terminal is None:
-                with self._log_of(delivery, progress) as log:
-                    log.append(failed(log.next, problem))
-                    await log.confirm()
-        await self._acknowledge(delivery)
-
-    async def _file(self, delivery: Delivery, problem: Problem) -> None:
-        while not delivery.claim.is_lost:
-            try:
-                await self._dead_letters.file(delivery, problem)
-            except (BrokerUnavailable, BrokerRefused) as error:
-                _log.warning("dead letter of run %s: %s", delivery.run_id, error)
-                await asyncio.sleep(RETRY_PAUSE)
-            else:
-                return
-
-    async def _progress(self, delivery: Delivery, *, until: int | None = None) -> Progress:
-        """How far earlier attempts came. Nobody is asked where there can be none."""
-        if delivery.fresh and _is_new(delivery.run_id or "", delivery.timestamp_ms):
-            return Progress()
-        subject = self._subjects.event_of(delivery.token, delivery.run_token)
-        while True:
-            try:
-                return await read_progress(
-                    self._jetstream, self._subjects.events_stream, subject, until=until
-                )
-            except BrokerUnavailable:
-                if not delivery.claim.is_open:
-                    raise commits.GaveUp from None
-                await asyncio.sleep(RETRY_PAUSE)
-
-    def _log_of(self, delivery: Delivery, progress: Progress) -> RunLog:
-        """The next attempt's.
-
-        Attempts are numbered by ownership, not by what was read of earlier ones: a former owner that was
-        paused may yet begin its own, or say more, and neither may count as newer than its successor's. The
-        first delivery has the lowest number; nobody can have been before it.
-        """
-        is_first = delivery.fresh and progress.attempt == 0
-        return RunLog(
-            self._outbox,
-            self._subjects.event_of(delivery.token, delivery.run_token),
-            attempt=1 if is_first else max(delivery.claim.epoch, progress.attempt + 1),
-            since=progress.next,
-            is_silenced=lambda: delivery.claim.is_lost,
-        )
-
-    async def _acknowledge(self, delivery: Delivery) -> None:
-        if delivery.reply and not delivery.claim.is_lost:
-            # One that gets lost is delivered again, and answered from the record.
-            with contextlib.suppress(nats.errors.Error):
-                await self._jetstream.connection.publish(delivery.reply, b"+ACK")
-
-
-def _is_new(run_id: str, timestamp_ms: int) -> bool:
-    """Whether the id was made at about the time of the turn: then the broker's de-duplication covers it, and
-    no earlier turn can have had it.
-    """
-    match = _UUID7.fullmatch(run_id)
-    if match is None:
-        return False
-    return abs(timestamp_ms - int(match[1] + match[2], 16)) < DUPLICATE_WINDOW * 1000
