@@ -12,6 +12,7 @@ from atto.protocol.errors import ModelError
 from atto.protocol.messages import Origin
 from atto.protocol.subjects import Subjects
 from atto_workers import ModelPolicy, RetryPolicy
+from atto_workers.run.ending import Ending
 from atto_workers.run.runner import TurnRunner
 
 PATIENCE = 20
@@ -44,7 +45,7 @@ async def test_a_defect_before_the_commit_fails_the_run_for_whoever_listens(work
 
 
 async def test_a_defect_after_the_commit_does_not_make_a_failure_of_it(worker, client, monkeypatch):
-    monkeypatch.setattr(TurnRunner, "_end", broken(1, TurnRunner._end))
+    monkeypatch.setattr(Ending, "end", broken(1, Ending.end))
     async with worker(ScriptedModel.of(lambda _: "hello")):
         seen = await heard(client.run("s", "hi"))
         following = await client.run("s", "again").result()
@@ -53,7 +54,7 @@ async def test_a_defect_after_the_commit_does_not_make_a_failure_of_it(worker, c
 
 
 async def test_a_defect_that_stays_costs_neither_the_worker_nor_other_sessions(worker, client, monkeypatch):
-    real = TurnRunner._end
+    real = Ending.end
 
     async def end(self, delivery, log, outcome):
         if delivery.session == "broken":
@@ -61,7 +62,7 @@ async def test_a_defect_that_stays_costs_neither_the_worker_nor_other_sessions(w
         await real(self, delivery, log, outcome)
 
     async with worker(ScriptedModel.of(lambda _: "hello")):
-        monkeypatch.setattr(TurnRunner, "_end", end)
+        monkeypatch.setattr(Ending, "end", end)
         await client.submit("broken", "hi")
         assert (await client.run("other", "hi").result()).text == "hello"
         monkeypatch.undo()
