@@ -9,7 +9,8 @@ import nats
 import pytest
 from nats.aio.client import Client as Connection
 
-from atto.broker.jetstream import STREAM_NOT_FOUND, JetStream
+from atto.broker.jetstream import JetStream
+from atto.broker.refusals import STREAM_NOT_FOUND
 from atto.broker.server import EmbeddedBroker
 from atto.protocol.errors import BrokerRefused
 from atto.protocol.subjects import Subjects

@@ -10,14 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from atto.broker.jetstream import (
-    MESSAGE_TOO_LARGE,
-    NO_MESSAGE,
-    STREAM_NOT_FOUND,
-    WRONG_LAST_SEQUENCE,
-    JetStream,
-    Stored,
-)
+from atto.broker.jetstream import JetStream, Stored
+from atto.broker.refusals import MESSAGE_TOO_LARGE, NO_MESSAGE, STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE
 from atto.protocol.errors import (
     AttoError,
     BrokerRefused,

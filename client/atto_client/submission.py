@@ -5,13 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from atto.broker.jetstream import (
-    MESSAGE_TOO_LARGE,
-    STREAM_NOT_FOUND,
-    SUBJECT_FULL,
-    JetStream,
-    PubAck,
-)
+from atto.broker.jetstream import JetStream, PubAck
+from atto.broker.refusals import MESSAGE_TOO_LARGE, STREAM_NOT_FOUND, SUBJECT_FULL
 from atto.protocol import codec, ids
 from atto.protocol.errors import (
     AcceptanceUnknown,

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from atto.broker.connection import DEFAULT_SERVER, connected
-from atto.broker.jetstream import MESSAGE_TOO_LARGE, NO_MESSAGE, JetStream, Stored
+from atto.broker.jetstream import JetStream, Stored
+from atto.broker.refusals import MESSAGE_TOO_LARGE, NO_MESSAGE
 from atto.protocol.codec import check_depth
 from atto.protocol.errors import (
     BrokerRefused,

@@ -18,7 +18,7 @@ from nats.aio.client import Client as Connection
 from nats.aio.msg import Msg
 
 from atto.broker.hearing import subscribe
-from atto.broker.jetstream import status
+from atto.broker.requests import status
 from atto.protocol.subjects import Subjects
 from atto_workers.delivery import UNKNOWN_HORIZON, Claim, Delivery, place_of
 from atto_workers.ownership import ACK_WAIT

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from atto.broker.jetstream import CONSUMER_NOT_FOUND, FILTER_NOT_UNIQUE, JetStream
+from atto.broker.jetstream import JetStream
+from atto.broker.refusals import CONSUMER_NOT_FOUND, FILTER_NOT_UNIQUE
 from atto.protocol.errors import BrokerRefused
 from atto.protocol.subjects import Subjects
 from atto_workers.topology import stream_info

@@ -4,7 +4,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from atto.broker.jetstream import STREAM_NOT_FOUND, TIMEOUT, JetStream
+from atto.broker.jetstream import JetStream
+from atto.broker.refusals import STREAM_NOT_FOUND
+from atto.broker.requests import TIMEOUT
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable, NoResponders, TopologyMismatch
 from atto.protocol.subjects import Subjects
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from atto.broker.jetstream import STREAM_NOT_FOUND, JetStream
+from atto.broker.jetstream import JetStream
+from atto.broker.refusals import STREAM_NOT_FOUND
 from atto.protocol.errors import AttoError, BrokerRefused, BrokerUnavailable
 from atto.protocol.subjects import Subjects
 from atto.stores import NatsKvStore, SessionStore, open_store

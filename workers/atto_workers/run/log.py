@@ -17,7 +17,8 @@ from typing import Self
 import nats.errors
 from nats.aio.client import Client as Connection
 
-from atto.broker.jetstream import MESSAGE_TOO_LARGE, JetStream
+from atto.broker.jetstream import JetStream
+from atto.broker.refusals import MESSAGE_TOO_LARGE
 from atto.protocol import codec
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable
 from atto.protocol.events import AnyEvent

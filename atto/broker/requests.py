@@ -1,0 +1,204 @@
+"""Requests and their replies over one inbox.
+
+Every reply comes in on one wildcard subscription and is handed to whoever waits under the token that ends its
+subject.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import nats.errors
+from nats.aio.client import Client as Connection
+from nats.aio.msg import Msg
+
+from atto.broker.alarms import Alarms
+from atto.broker.hearing import subscribe
+from atto.broker.refusals import MESSAGE_TOO_LARGE, ApiError, refused
+from atto.protocol.errors import BrokerUnavailable, NoResponders
+
+TIMEOUT = 5.0
+"""Seconds to wait for a reply: a cluster that elects a leader pauses that long, rarely longer."""
+POSTED_LIMIT = 10_000
+"""Messages whose replies may be outstanding at one time, of those that nobody waits for."""
+
+
+class Requests:
+    """`async with Requests(connection) as requests`. Does not own the connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._inbox = connection.new_inbox()
+        self._tokens = itertools.count()
+        self._alarms = Alarms()
+        self._requests: dict[str, _Request] = {}
+        self._waiting: dict[str, _Waiting] = {}
+        self._posted: dict[str, Callable[[Msg], None]] = {}
+        self._subscription: Any = None
+
+    async def __aenter__(self) -> Self:
+        self._subscription = await subscribe(self.connection, f"{self._inbox}.*", self._dispatch)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(nats.errors.Error):
+            await self._subscription.unsubscribe()
+
+    def reconnected(self) -> None:
+        """To be told of every reconnect: whoever waits for a reply over the lost connection need not."""
+        current = self.connection.stats["reconnects"]
+        self._posted.clear()
+        for request in self._requests.values():
+            if request.sent_over is not None and request.sent_over < current:
+                request.settle(None)
+        for waiting in list(self._waiting.values()):
+            if waiting.sent_over is not None and waiting.sent_over < current:
+                waiting.handler(None)
+
+    async def post(self, subject: str, data: bytes, on_reply: Callable[[Msg], None]) -> None:
+        """A request that nobody waits for; `on_reply` is handed its reply, if ever there is one.
+
+        Raises `BrokerRefused` for what is too large, `BrokerUnavailable` if it cannot even be sent.
+        """
+        token = self._new_token()
+        self._posted[token] = on_reply
+        if len(self._posted) > POSTED_LIMIT:
+            del self._posted[next(iter(self._posted))]  # its reply was lost long ago
+        await self._send(subject, data, f"{self._inbox}.{token}", None)
+
+    async def request(
+        self,
+        subject: str,
+        data: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = TIMEOUT,  # noqa: ASYNC109
+    ) -> bytes:
+        """One request, one reply. Raises `NoResponders`, `BrokerUnavailable`."""
+        token = self._new_token()
+        pending = self._requests[token] = _Request(timeout, self._sent_over())
+        self._alarms.set(pending)
+        try:
+            await self._send(subject, data, f"{self._inbox}.{token}", headers)
+            message = await pending.reply
+        except TimeoutError:
+            raise BrokerUnavailable(f"no answer from {subject} within {timeout:g} s") from None
+        finally:
+            self._alarms.clear(pending)
+            del self._requests[token]
+        if message is None:
+            raise _lost(subject)
+        if not message.data and status(message) == "503":
+            raise NoResponders(f"nobody listens on {subject}")
+        return message.data
+
+    async def request_many(
+        self, subject: str, data: bytes = b"", *, gap: float = TIMEOUT
+    ) -> AsyncGenerator[Msg, None]:
+        """One request, many replies; leave the iteration at the last one.
+
+        Raises `NoResponders`, and `BrokerUnavailable` when no further reply came within `gap` seconds.
+        """
+        arrivals: asyncio.Queue[Msg | None] = asyncio.Queue()
+        with self._token(arrivals.put_nowait) as inbox:
+            await self._send(subject, data, inbox, None)
+            while True:
+                try:
+                    async with asyncio.timeout(gap):
+                        message = await arrivals.get()
+                except TimeoutError:
+                    raise BrokerUnavailable(f"no answer from {subject} within {gap:g} s") from None
+                if message is None:
+                    raise _lost(subject)
+                if not message.data and status(message) == "503":
+                    raise NoResponders(f"nobody listens on {subject}")
+                yield message
+
+    async def _send(self, subject: str, data: bytes, reply: str, headers: Mapping[str, str] | None) -> None:
+        try:
+            await self.connection.publish(
+                subject, data, reply=reply, headers=None if headers is None else dict(headers)
+            )
+        except nats.errors.MaxPayloadError:
+            limit = self.connection.max_payload
+            raise refused(
+                f"publish to {subject}",
+                ApiError(400, MESSAGE_TOO_LARGE, f"{len(data)} bytes exceed the broker's limit of {limit}"),
+            ) from None
+        except nats.errors.Error as error:
+            raise BrokerUnavailable(f"cannot send to {subject}: {error}") from error
+
+    @contextlib.contextmanager
+    def _token(self, handler: Callable[[Msg | None], None]) -> Generator[str, None, None]:
+        token = self._wait(handler)
+        try:
+            yield f"{self._inbox}.{token}"
+        finally:
+            del self._waiting[token]
+
+    def _wait(self, handler: Callable[[Msg | None], None]) -> str:
+        """The token under which `handler` gets replies, until it is deleted."""
+        token = self._new_token()
+        self._waiting[token] = _Waiting(handler, self._sent_over())
+        return token
+
+    def _sent_over(self) -> int | None:
+        """The how-manieth connection takes a request now; None: the next one will."""
+        connection = self.connection
+        return connection.stats["reconnects"] if connection.is_connected else None
+
+    def _dispatch(self, message: Msg) -> None:
+        # A direct read's messages keep the inbox as their subject too; their own travels in a header.
+        token = message.subject.rpartition(".")[2]
+        if (request := self._requests.get(token)) is not None:
+            request.settle(message)
+        elif (waiting := self._waiting.get(token)) is not None:
+            waiting.handler(message)
+        elif (posted := self._posted.pop(token, None)) is not None:
+            posted(message)
+
+    def _new_token(self) -> str:
+        return format(next(self._tokens), "x")
+
+
+class _Request:
+    """Waits for its one reply until it is `due`. `sent_over`: the how-manieth connection took it; None if
+    it was sent while there was none, so that it goes out over the next.
+    """
+
+    __slots__ = ("due", "reply", "sent_over")
+
+    def __init__(self, timeout: float, sent_over: int | None) -> None:
+        loop = asyncio.get_running_loop()
+        self.due = loop.time() + timeout
+        self.reply: asyncio.Future[Msg | None] = loop.create_future()
+        self.sent_over = sent_over
+
+    def settle(self, message: Msg | None) -> None:
+        if not self.reply.done():
+            self.reply.set_result(message)
+
+    def ring(self) -> None:
+        if not self.reply.done():
+            self.reply.set_exception(TimeoutError())
+
+
+class _Waiting(NamedTuple):
+    """Who waits for replies. `sent_over`: as of a request."""
+
+    handler: Callable[[Msg | None], None]
+    sent_over: int | None
+
+
+def _lost(subject: str) -> BrokerUnavailable:
+    return BrokerUnavailable(f"the connection was lost before {subject} answered")
+
+
+def status(message: Msg) -> str | None:
+    """The status of a reply that is not a message, as `408`; None for a message."""
+    return None if message.headers is None else message.headers.get("Status")
