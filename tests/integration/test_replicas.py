@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 
 from atto import Agent, ScriptedModel, ToolContext, events, tool
+from atto.broker.connection import connected
+from atto.broker.jetstream import JetStream
 from atto.models import FinishChunk, TextChunk, call
 from atto.protocol.events import is_terminal
+from atto.stores import NatsKvStore
 from atto_client import Client
 from atto_workers import Runtime, Topology, Worker
+from atto_workers.topology import stream_info
 from tests.integration.histories import check_history
 from tests.replicated import Replicated
 
@@ -160,3 +164,23 @@ async def test_a_worker_that_dies_in_a_cluster_is_gone_on_for(brokers, namespace
         snapshots = {session: await client.snapshot(session) for session in SESSIONS}
         assert first.partitions
     check(conversations, snapshots)
+
+
+async def test_a_namespace_of_one_copy_gets_three_its_sessions_included(brokers, namespace):
+    async with (
+        asyncio.timeout(PATIENCE),
+        connected(brokers.urls, name="admin", on_reconnect=lambda: None) as connection,
+        JetStream(connection) as jetstream,
+    ):
+        await Topology(namespace, partitions=8).declare(jetstream)
+        await NatsKvStore(jetstream, namespace).declare()
+        names = [f"{namespace}-{name}" for name in ("TURNS", "EVENTS", "CANCELS", "DEAD")]
+        names += [f"KV_{namespace}-{name}" for name in ("members", "sessions")]
+        assert await copies(jetstream, names) == dict.fromkeys(names, 1)
+        await Topology(namespace, replicas=3).declare(jetstream)
+        assert await copies(jetstream, names) == dict.fromkeys(names, 3)
+
+
+async def copies(jetstream, names):
+    infos = {name: await stream_info(jetstream, name) for name in names}
+    return {name: info.config["num_replicas"] for name, info in infos.items()}

@@ -68,8 +68,8 @@ class Topology:
     Every setting left at None keeps what the namespace has, or takes the default when it is declared for the
     first time; one that is given is enforced. `partitions` (default 64) is fixed for the namespace's life.
     `backlog` (32): unfinished turns a session may have. `max_turns` (no limit): unfinished turns of all
-    sessions. `replicas` (1): copies of each stream in a cluster. `events_max_age` (24 hours): seconds for
-    which events are kept.
+    sessions. `replicas` (1): copies of each stream in a cluster, and of the sessions' bucket, if there is
+    one. `events_max_age` (24 hours): seconds for which events are kept.
     """
 
     def __init__(
@@ -110,6 +110,7 @@ class Topology:
             (self._members_config(), {}),
         ):
             await self._ensure(jetstream, wanted, given)
+        await self._replicate_sessions(jetstream)
         return Declared(partitions, config["max_msgs_per_subject"], config["num_replicas"])
 
     async def _ensure(
@@ -136,6 +137,15 @@ class Topology:
         if not changes:
             return config
         return _infos.decode(await jetstream.api(f"STREAM.UPDATE.{name}", {**config, **changes})).config
+
+    async def _replicate_sessions(self, jetstream: JetStream) -> None:
+        """The store makes its bucket by itself, once; who gives `replicas` later means the sessions, too."""
+        if self._replicas is None:
+            return
+        name = f"KV_{self.subjects.sessions_bucket}"
+        info = await stream_info(jetstream, name)
+        if info is not None and info.config.get("num_replicas") != self._replicas:
+            await jetstream.api(f"STREAM.UPDATE.{name}", {**info.config, "num_replicas": self._replicas})
 
     def _check_partitions(self, config: dict[str, Any]) -> int:
         declared = int(config.get("metadata", {}).get(PARTITIONS_KEY, 0))
