@@ -1,7 +1,7 @@
 """What a tool may know about the call that it serves."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from atto.agents.state import State
 
@@ -11,7 +11,8 @@ class ToolContext:
     """Given to a tool in the parameter that it annotates `ToolContext`; models never see that parameter.
 
     `step`: the model call of the run that asked for this one, from 1. `metadata`: the labels that the caller
-    gave the turn. `state`: the session's state, to read and to write;
+    gave the turn. `headers`: those of the message that the turn came with, as `traceparent`.
+    `state`: the session's state, to read and to write;
     what the call changed is kept if it succeeds, and committed with the turn.
     `within`: where the agent was asked by another one, the calls that led to it, as `<step>:<call id>:`.
     """
@@ -23,6 +24,7 @@ class ToolContext:
     metadata: Mapping[str, str]
     state: State
     within: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def idempotency_key(self) -> str:

@@ -9,6 +9,7 @@ from nats.aio.client import Client as Connection
 from atto import Agent, ToolContext, tool
 from atto.models import FinishChunk, ScriptedModel, Stall, TextChunk, call
 from atto.protocol.events import (
+    AgentEvent,
     ModelCompleted,
     RunCompleted,
     RunStarted,
@@ -210,3 +211,29 @@ async def test_a_message_keeps_its_parts(worker, client):
         snapshot = await client.snapshot("s")
     assert result.text == "2 parts"
     assert snapshot.messages[0] == Message("user", tuple(parts))
+
+
+async def test_a_tool_reads_the_labels_and_the_headers_that_its_turn_came_with(worker, client):
+    @tool
+    def trace(context: ToolContext) -> str:
+        """Tells where the turn comes from."""
+        return f"{context.metadata['channel']} {context.headers['traceparent']}"
+
+    def asked(request):
+        return "inner" if request.messages[-1].role == "tool" else call("trace")
+
+    inner = Agent("inner", ScriptedModel.of(asked), tools=[trace])
+
+    def model(request):
+        if request.messages[-1].role == "user":
+            return Message("assistant", (call("trace"), call("inner", input="trace")))
+        return " ".join(part.content for part in request.messages[-1].content)
+
+    agent = Agent("outer", ScriptedModel.of(model), tools=[trace, inner.as_tool()])
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with asyncio.timeout(20), worker(agent):
+        run = client.run("s", "hi", metadata={"channel": "web"}, headers={"traceparent": parent})
+        seen = [event async for event in run]
+    assert seen[-1].text == f"web {parent} inner"
+    told = [event.event for event in seen if isinstance(event, AgentEvent)]
+    assert f"web {parent}" in [event.content for event in told if isinstance(event, ToolCompleted)]

@@ -47,6 +47,7 @@ async def run_loop(
     *,
     run_id: str,
     metadata: Mapping[str, str],
+    headers: Mapping[str, str],
     log: EventLog,
     progress: Progress,
     gateway: ModelGateway,
@@ -74,6 +75,7 @@ async def run_loop(
                     question,
                     run_id=run_id,
                     metadata=metadata,
+                    headers=headers,
                     log=said,
                     progress=asked,
                     gateway=gateway,
@@ -106,6 +108,7 @@ async def run_loop(
             session=snapshot.session,
             run_id=run_id,
             metadata=metadata,
+            headers=headers,
             within=within,
         )
         added.append(await calls.results(model.message, done))

@@ -238,6 +238,7 @@ class TurnRunner:
                 content.turn.message(),
                 run_id=content.run_id,
                 metadata=content.turn.metadata,
+                headers=delivery.headers,
                 log=log,
                 progress=progress,
                 gateway=self._gateway,

@@ -67,6 +67,7 @@ class ToolCalls:
         session: str,
         run_id: str,
         metadata: Mapping[str, str],
+        headers: Mapping[str, str],
         within: str,
     ) -> None:
         self.usage = Usage()
@@ -79,6 +80,7 @@ class ToolCalls:
         self._session = session
         self._run_id = run_id
         self._metadata = metadata
+        self._headers = headers
         self._interrupted: set[str] = set()
         self._asked: dict[str, Progress] = {}
 
@@ -156,6 +158,7 @@ class ToolCalls:
                 step=self._step,
                 call_id=call.id,
                 metadata=self._metadata,
+                headers=self._headers,
                 state=view,
                 within=self._within,
             )
