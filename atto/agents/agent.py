@@ -30,6 +30,7 @@ class Agent:
     `max_steps`: how many model calls a run may make. `parallel_tool_calls`: whether the calls of one step
     run side by side. `output_schema`: a JSON Schema that the answer must follow. `temperature`,
     `max_tokens` (of one model call) and `stop` mean what the provider says; `options` go to it as they are.
+    `description`: what agents that may ask this one are told of it (see `as_tool`).
 
     Raises `InvalidAgent`, `InvalidTool`, or `MissingExtra` if a model's package is not installed.
     """

@@ -17,8 +17,8 @@ def named(name: str) -> Model:
     | --- | --- | --- |
     | `openai` | `OpenAIResponses` | `OPENAI_API_KEY`, `OPENAI_BASE_URL` |
     | `openai-chat` | `OpenAIChat` | the same |
-    | `anthropic` | `Anthropic` | `ANTHROPIC_API_KEY` |
-    | `gemini` | `Gemini` at AI Studio | `GEMINI_API_KEY` |
+    | `anthropic` | `Anthropic` | `ANTHROPIC_API_KEY`, `ANTHROPIC_BASE_URL` |
+    | `gemini` | `Gemini` at AI Studio | `GEMINI_API_KEY`, `GOOGLE_GEMINI_BASE_URL` |
     | `vertex` | `Gemini` at Vertex AI | `GOOGLE_CLOUD_PROJECT`, `GOOGLE_CLOUD_LOCATION` |
     | `azure`, `azure-chat` | `azure(…)` | `AZURE_OPENAI_ENDPOINT`, `AZURE_OPENAI_API_KEY` |
     | `ollama` | `ollama(…)` | `OLLAMA_HOST` |

@@ -144,7 +144,7 @@ class RunCancelled(Event, frozen=True, kw_only=True, tag="run_cancelled"):
 
 
 class RunSuspended(Event, frozen=True, kw_only=True, tag="run_suspended"):
-    """Terminal: the run waits for something that a later turn will bring."""
+    """Terminal: the run waits for something that a later turn will bring. Reserved: no worker says it yet."""
 
     time: datetime
     reason: str = ""

@@ -1,1 +1,3 @@
-"""Shipped to users: the suite that every session store passes."""
+"""Shipped to users: the suites that every session store (`store_contract`) and every model adapter
+(`model_contract`) passes. Needs the extra `testing`.
+"""
