@@ -1,6 +1,9 @@
 """TLS in both directions: tls.conf beside users.conf."""
 
+import asyncio
+import os
 import ssl
+import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from atto.broker.server import EmbeddedBroker
 from atto_client import BrokerUnavailable, Client
 from atto_workers import Worker
 from tests.permissions.certificates import Authority
-from tests.permissions.deployment import declare, echo, login, serving
+from tests.permissions.deployment import CONFIGURATION, declare, echo, login, serving
 
 # nats-py leaves a connection whose handshake failed to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -50,6 +53,30 @@ async def test_all_roles_over_tls(secured: EmbeddedBroker, authority: Authority)
         Client(secured.url, tls=tls, **login("atto-client")) as client,
     ):
         assert (await client.run("user-123", "hi").result()).text == "hi"
+
+
+async def test_the_job_that_declares_speaks_tls(secured: EmbeddedBroker, authority: Authority):
+    own = authority.sign("admin")
+    admin = login("atto-admin")
+    environment = {
+        "ATTO_NATS": secured.url,
+        "ATTO_USER": admin["user"],
+        "ATTO_PASSWORD": admin["password"],
+        "ATTO_INBOX_PREFIX": admin["inbox_prefix"],
+        "ATTO_TLS_CA": str(authority.ca),
+        "ATTO_TLS_CERT": str(own.certificate),
+        "ATTO_TLS_KEY": str(own.key),
+    }
+    job = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(CONFIGURATION.parent / "app" / "declare.py")),
+        stdout=asyncio.subprocess.PIPE,
+        env={"PATH": os.environ["PATH"], **environment},
+    )
+    output = (await job.communicate())[0].decode()
+    assert (job.returncode, output) == (
+        0,
+        "namespace atto: Declared(partitions=64, backlog=32, replicas=1)\n",
+    )
 
 
 async def test_a_server_of_another_authority_is_not_trusted(secured: EmbeddedBroker, tmp_path: Path):
