@@ -1,10 +1,13 @@
 """The programs of the documentation run, and it can be built without a warning."""
 
 import asyncio
+import json
 import os
 import re
+import socket
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -12,10 +15,11 @@ from atto import Agent, ScriptedModel
 from atto.broker.server import EmbeddedBroker
 from atto.models import FinishChunk, TextChunk, UsageChunk
 from atto.protocol.messages import Usage
+from atto_client import Client
 from atto_workers import Runtime
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("tutorial.md", "agents.md", "models.md", "calling.md", "testing.md", "observing.md")
+NAMES = ("tutorial.md", "agents.md", "models.md", "calling.md", "testing.md", "observing.md", "deploy.md")
 PAGES = [(ROOT / "docs" / name).read_text() for name in NAMES]
 PROGRAMS = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", "".join(PAGES), re.DOTALL))
 
@@ -119,6 +123,40 @@ async def test_what_the_models_of_all_runs_have_cost(directory: Path):
         assert await output_of(directory, sys.executable, "bills.py") == f"ann 1 {usage}\n"
         await runtime.run("bob", "hi").result()
         assert await output_of(directory, sys.executable, "bills.py") == f"bob 1 {usage}\n"
+
+
+async def test_a_worker_of_a_program_of_its_own(directory: Path):
+    log = directory / "log"
+    async with EmbeddedBroker() as broker:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = str(free.getsockname()[1])
+        environment = {
+            "PATH": os.environ["PATH"],
+            "ATTO_NATS": broker.url,
+            "ATTO_HEALTH_PORT": port,
+            "ATTO_HEALTH_HOST": "127.0.0.1",
+        }
+        with log.open("wb") as written:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "served.py"), cwd=directory, stderr=written, env=environment
+            )
+        try:
+            async with asyncio.timeout(30), Client(broker.url) as client:
+                while not await asyncio.to_thread(is_ready, port):
+                    assert process.returncode is None, log.read_text()
+                assert (await client.run("ann", "How is Oslo?").result()).text == "It is sunny in Oslo."
+        finally:
+            process.terminate()
+            assert await process.wait() == 0, log.read_text()
+    assert all(json.loads(line)["logger"].startswith("atto.") for line in log.read_text().splitlines())
+
+
+def is_ready(port: str) -> bool:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=3) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
 
 
 async def test_a_trace_goes_from_the_caller_into_the_tool(directory: Path):
