@@ -49,10 +49,11 @@ class Worker:
 
     `nats`: addresses, or an open connection to use and leave open. `store`: where sessions are kept, an
     object or a URL as `open_store` takes it; the namespace's own KV bucket by default. `topology`: how the
-    namespace is declared if it is not yet. `concurrency`: turns that run at one time; as many again may be
-    held queued. `grace`: seconds that running turns have to finish when the worker stops or lets go of a
-    partition; those that do not are gone on with elsewhere. `idle_limit`, `memory_limit`: when idle sessions
-    leave memory (seconds, bytes). `models`: how the gateway treats the models, as of `ModelPolicies`.
+    namespace is declared if it is not yet; what it sets is enforced if it is. `concurrency`: turns that run
+    at one time; as many again may be held queued. `grace`: seconds that running turns have to finish when
+    the worker stops or lets go of a partition; those that do not are gone on with elsewhere. `idle_limit`,
+    `memory_limit`: when idle sessions leave memory (seconds, bytes). `models`: how the gateway treats the
+    models, as of `ModelPolicies`.
     `options`: as of `nats.connect`.
 
     Leaving drains: nothing new begins, what runs may finish, every partition is handed back.
