@@ -3,11 +3,13 @@
 import dataclasses
 import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from atto_workers.cli.declaring import declare
 from atto_workers.cli.options import Broker
 from atto_workers.cli.worker import worker
 
@@ -25,7 +27,16 @@ def documents(path: Path) -> list[dict[str, Any]]:
 
 def worker_variables() -> set[str]:
     """What `atto worker` takes from the environment."""
-    options = {*inspect.signature(worker).parameters} - {"agent", "broker", "output"}
+    return _variables(worker)
+
+
+def declare_variables() -> set[str]:
+    """What `atto declare` takes from the environment."""
+    return _variables(declare)
+
+
+def _variables(command: Callable[..., Any]) -> set[str]:
+    options = {*inspect.signature(command).parameters} - {"agent", "broker", "output"}
     options |= {field.name for field in dataclasses.fields(Broker)}
     return {f"ATTO_{option.upper()}" for option in options}
 

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.files import DEPLOY, K8S, NATS, documents, login_of, variables_of, worker_variables
+from tests.deploy.files import (
+    DEPLOY,
+    K8S,
+    NATS,
+    declare_variables,
+    documents,
+    login_of,
+    variables_of,
+    worker_variables,
+)
 
 MANIFESTS = sorted(path for path in K8S.rglob("*.yaml") if path.name != "kustomization.yaml")
 KUSTOMIZATIONS = [*sorted(K8S.rglob("kustomization.yaml")), NATS / "kustomization.yaml"]
@@ -139,6 +148,7 @@ def test_variables_are_those_that_somebody_reads():
     assert own | literals("atto-worker").keys() | literals("atto-broker").keys() <= worker_variables()
     assert literals("atto-worker")["ATTO_INBOX_PREFIX"] == login_of("atto-worker")
     given = {variable["name"]: variable.get("value") for variable in container("atto-declare")["env"]}
+    assert given.keys() <= declare_variables()
     assert given["ATTO_INBOX_PREFIX"] == login_of("atto-admin")
     assert given["ATTO_REPLICAS"] == str(OBJECTS["StatefulSet", "nats"]["spec"]["replicas"])
 

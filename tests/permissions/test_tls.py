@@ -13,7 +13,7 @@ from atto.broker.server import EmbeddedBroker
 from atto_client import BrokerUnavailable, Client
 from atto_workers import Worker
 from tests.permissions.certificates import Authority
-from tests.permissions.deployment import CONFIGURATION, declare, echo, login, serving
+from tests.permissions.deployment import declare, echo, login, serving
 
 # nats-py leaves a connection whose handshake failed to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -55,7 +55,7 @@ async def test_all_roles_over_tls(secured: EmbeddedBroker, authority: Authority)
         assert (await client.run("user-123", "hi").result()).text == "hi"
 
 
-async def test_the_job_that_declares_speaks_tls(secured: EmbeddedBroker, authority: Authority):
+async def test_the_command_that_declares_speaks_tls(secured: EmbeddedBroker, authority: Authority):
     own = authority.sign("admin")
     admin = login("atto-admin")
     environment = {
@@ -68,14 +68,14 @@ async def test_the_job_that_declares_speaks_tls(secured: EmbeddedBroker, authori
         "ATTO_TLS_KEY": str(own.key),
     }
     job = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(CONFIGURATION.parent / "app" / "declare.py")),
+        *(str(Path(sys.executable).with_name("atto")), "declare"),
         stdout=asyncio.subprocess.PIPE,
         env={"PATH": os.environ["PATH"], **environment},
     )
     output = (await job.communicate())[0].decode()
     assert (job.returncode, output) == (
         0,
-        "namespace atto: Declared(partitions=64, backlog=32, replicas=1)\n",
+        "namespace atto: 64 partitions, backlog 32, replicas 1\n",
     )
 
 

@@ -152,7 +152,7 @@ def _names(subjects: Subjects) -> list[str]:
 
 async def _streams(jetstream: JetStream, subjects: Subjects) -> dict[str, _Stream]:
     found: dict[str, _Stream] = {}
-    for name in _names(subjects):
+    for name in (*_names(subjects), f"KV_{subjects.sessions_bucket}"):
         try:
             found[name] = msgspec.json.decode(
                 await jetstream.api(f"STREAM.INFO.{name}", timeout=PATIENCE), type=_Stream
@@ -169,7 +169,7 @@ def _of_namespace(jetstream: JetStream, subjects: Subjects, streams: dict[str, _
     missing = [name for name in _names(subjects) if name not in streams]
     name = f"namespace {subjects.namespace!r}"
     if missing:
-        mend = "start a worker, which declares it, or declare it as an admin (docs: permissions)"
+        mend = "start a worker, which declares it, or as an admin: atto declare"
         return [_failure("namespace", f"{name} lacks {', '.join(missing)}", mend, NAMESPACE)]
     turns = streams[subjects.turns_stream].config
     partitions = turns.get("metadata", {}).get(PARTITIONS_KEY)
@@ -180,8 +180,9 @@ def _of_namespace(jetstream: JetStream, subjects: Subjects, streams: dict[str, _
         return [_failure("namespace", f"{subjects.turns_stream} was changed", mend, NAMESPACE)]
     replicas, backlog = turns.get("num_replicas", 1), turns.get("max_msgs_per_subject", BACKLOG)
     findings = [_ok("namespace", f"{partitions} partitions, backlog {backlog}, replicas {replicas}")]
-    if replicas == 1 and probes.is_clustered(jetstream):
-        detail, mend = "one copy of each stream in a cluster", "Topology(replicas=3).declare(…)"
+    single = [name for name, stream in streams.items() if stream.config.get("num_replicas", 1) == 1]
+    if single and probes.is_clustered(jetstream):
+        detail, mend = f"one copy in a cluster of: {', '.join(single)}", "atto declare --replicas 3"
         findings.append(Finding(check="replicas", status="warning", detail=detail, mend=mend))
     if dead := streams[subjects.dead_stream].state.messages:
         findings.append(
