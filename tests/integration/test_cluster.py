@@ -113,7 +113,7 @@ async def test_a_claim_that_was_found_lost_is_given_up_before_anything_else_is_a
 
         monkeypatch.setattr(steward._presence, "roll", slow_roll)
         asked.clear()
-        await steward._ownership.remove(claim.tenure)
+        await steward._ownership.remove(claim.tenure.consumer)
         steward.look()
         await asked.wait()
         assert not await steward.assure(claim)

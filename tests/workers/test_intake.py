@@ -39,7 +39,7 @@ class Taken:
             missed=self.missed.append,
         )
         async with intake:
-            await intake.open(Claim(0, tenure.delivery, 0, tenure=tenure.consumer))
+            await intake.open(Claim(0, tenure, 0))
             serving = asyncio.create_task(intake.serve())
             try:
                 yield tenure

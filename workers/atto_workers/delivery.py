@@ -19,7 +19,7 @@ from atto.protocol.turns import Turn
 
 if TYPE_CHECKING:
     from atto_workers.mailbox import Mailbox
-    from atto_workers.ownership import PartitionKey
+    from atto_workers.ownership import PartitionKey, Tenure
 
 
 UNKNOWN_HORIZON = sys.maxsize
@@ -37,20 +37,14 @@ class ClaimState(enum.Enum):
 class Claim:
     """One ownership of one partition, from the creation of its consumer to the end of it.
 
-    `consumer` is the one that delivers, `tenure` the one that stands for the ownership.
-    `horizon`: turns up to this stream sequence may have been delivered to an earlier owner. `epoch`: higher
-    than that of any earlier claim of the partition.
+    `horizon`: turns up to this stream sequence may have been delivered to an earlier owner.
     `doubtful_until_ms`: turns that came before this time may repeat one that the broker has forgotten.
     """
 
-    def __init__(
-        self, partition: PartitionKey, consumer: str, horizon: int, *, tenure: str = "", epoch: int = 2
-    ) -> None:
+    def __init__(self, partition: PartitionKey, tenure: Tenure, horizon: int) -> None:
         self.partition: PartitionKey = partition
-        self.consumer = consumer
-        self.tenure = tenure or consumer
+        self.tenure = tenure
         self.horizon = horizon
-        self.epoch = epoch
         self.doubtful_until_ms = 0
         self.state = ClaimState.OPEN
         self.held: dict[int, Delivery] = {}

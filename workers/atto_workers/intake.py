@@ -39,11 +39,12 @@ _log = logging.getLogger("atto.worker")
 
 
 class _Pulling(msgspec.Struct):
-    """How a claim's pulls stand: `asked` for and not yet delivered; `heard` of, in the loop's time; `next`,
-    the number of the consumer's next delivery.
+    """How a claim's pulls stand: from which `consumer`; `asked` for and not yet delivered; `heard` of, in the
+    loop's time; `next`, the number of the consumer's next delivery.
     """
 
     claim: Claim
+    consumer: str
     asked: int = 0
     heard: float = 0.0
     next: int = 1
@@ -96,13 +97,14 @@ class Intake:
             _log.debug("unsubscribe: %r", lost)
 
     async def open(self, claim: Claim) -> None:
-        """Begins to pull from the claim's consumer."""
-        pulling = self._pulls[claim.consumer] = _Pulling(claim)
+        """Begins to pull from the consumer that delivers to the claim."""
+        consumer = claim.tenure.delivery
+        pulling = self._pulls[consumer] = _Pulling(claim, consumer)
         await self._pull(pulling)
 
     def close(self, claim: Claim) -> None:
         """Ends it. What is still on its way will be delivered to the partition's next owner."""
-        self._pulls.pop(claim.consumer, None)
+        self._pulls.pop(claim.tenure.delivery, None)
 
     def finished(self, _delivery: Delivery) -> None:
         """A turn is no longer held."""
@@ -151,7 +153,7 @@ class Intake:
 
     def _batch(self, pulling: _Pulling) -> int:
         """How many turns of a partition to ask for: none while half of its allowance is on its way."""
-        if not pulling.claim.is_open or self._pulls.get(pulling.claim.consumer) is not pulling:
+        if not pulling.claim.is_open or self._pulls.get(pulling.consumer) is not pulling:
             return 0  # closed meanwhile, or closed and opened anew
         if self._held >= self._credits:
             self._starved = True
@@ -167,7 +169,7 @@ class Intake:
         request = msgspec.json.encode(
             {"batch": batch, "expires": int(EXPIRES * _SECOND), "idle_heartbeat": int(HEARTBEAT * _SECOND)}
         )
-        consumer = pulling.claim.consumer
+        consumer = pulling.consumer
         try:
             await self._connection.publish(
                 f"$JS.API.CONSUMER.MSG.NEXT.{self._subjects.turns_stream}.{consumer}",
@@ -229,7 +231,7 @@ class Intake:
         pending = headers.get("Nats-Pending-Messages")
         pulling.asked = max(0, pulling.asked - int(pending)) if pending else 0
         if code == "408":
-            self._hungry[pulling.claim.consumer] = pulling
+            self._hungry[pulling.consumer] = pulling
             self._wake.set()
             return
         # 409: the consumer was deleted, or its leader moved; 503: there is no consumer, or no JetStream now.

@@ -52,11 +52,6 @@ class Resident:
         self._token: Any = None  # of a packed snapshot: its class, or where it cannot be packed the token
 
     @property
-    def is_packed(self) -> bool:
-        """Whether `unpack` must be called before anything else."""
-        return self._packed is not None
-
-    @property
     def held(self) -> int:
         """Bytes that are free once the session is dropped, or about as many."""
         return self.size if self._packed is None else len(self._packed)

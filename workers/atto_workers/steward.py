@@ -115,7 +115,9 @@ class Steward:
         for claim in [claim for key, claim in self.claims.items() if not _stands(claim, owners.get(key))]:
             self._lose(claim)
         self._looked_at, self._looked_over = looking_at, looking_over
-        await self._restore([claim for claim in self.claims.values() if claim.consumer not in deliveries])
+        await self._restore(
+            [claim for claim in self.claims.values() if claim.tenure.delivery not in deliveries]
+        )
         roll = await self._presence.roll(owner.worker for owner in owners.values())
         wanted = share(self._partitions, roll.members)
         mine = [partition for partition in self._partitions if wanted[partition] == self._worker]
@@ -201,9 +203,7 @@ class Steward:
         failures = [tenure for tenure in tenures if isinstance(tenure, BaseException)]
         for partition, tenure in zip(vacant, tenures, strict=True):
             if isinstance(tenure, Tenure):
-                claim = Claim(
-                    partition, tenure.delivery, UNKNOWN_HORIZON, tenure=tenure.consumer, epoch=tenure.epoch
-                )
+                claim = Claim(partition, tenure, UNKNOWN_HORIZON)
                 self.claims[partition] = claim
                 await self._intake.open(claim)
         if failures:
@@ -213,7 +213,9 @@ class Steward:
         """The broker was restarted: it knows who owns what, but not what it has delivered to whom. What is
         held runs on; it comes once more, and is not taken twice.
         """
-        unserved = [claim for claim in claims if claim.is_open and claim.consumer != claim.tenure]
+        unserved = [
+            claim for claim in claims if claim.is_open and claim.tenure.delivery != claim.tenure.consumer
+        ]
         outcomes = await asyncio.gather(*map(self._restore_one, unserved), return_exceptions=True)
         for failure in outcomes:
             if failure is not None:
@@ -223,7 +225,7 @@ class Steward:
         self._intake.close(claim)  # no pull may reach the new consumer before its deliveries are counted
         try:
             async with self._line:
-                if not await self._ownership.deliver(claim.partition, claim.tenure):
+                if not await self._ownership.deliver(claim.partition, claim.tenure.consumer):
                     self._lose(claim)
         finally:
             if claim.is_open:
@@ -291,7 +293,7 @@ class Steward:
                 if not await self._settles(claim, STOP_PATIENCE):
                     _log.error("partition %s: a tool ignores its cancellation; left behind", partition)
                     self._mailboxes.lose(claim)
-            await self._remove(claim.tenure)
+            await self._remove(claim.tenure.consumer)
         finally:
             if self.claims.get(partition) is claim:
                 del self.claims[partition]
@@ -309,4 +311,4 @@ class Steward:
 
 
 def _stands(claim: Claim, owner: Owner | None) -> bool:
-    return owner is not None and owner.consumer == claim.tenure
+    return owner is not None and owner.consumer == claim.tenure.consumer

@@ -53,7 +53,7 @@ class Attempts:
         return RunLog(
             self._outbox,
             self._subjects.event_of(delivery.token, delivery.run_token),
-            attempt=1 if is_first else max(delivery.claim.epoch, progress.attempt + 1),
+            attempt=1 if is_first else max(delivery.claim.tenure.epoch, progress.attempt + 1),
             since=progress.next,
             is_silenced=lambda: delivery.claim.is_lost,
         )
