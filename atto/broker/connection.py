@@ -17,6 +17,8 @@ DEFAULT_SERVER = "nats://127.0.0.1:4222"
 
 AT_ONCE = 32 << 10
 """Bytes that a crowd of tasks leaves to be sent before those that have not spoken yet give way."""
+CLOSE_PATIENCE = 1.0
+"""Seconds in which a broker says that it has read all that was sent before a connection is closed."""
 _WAYS = 16  # how often one task gives way: a broker that is slow may leave more than that for long
 
 _log = logging.getLogger("atto.broker")
@@ -160,7 +162,7 @@ async def close(connection: Connection) -> None:
     # RuntimeError: uvloop's, where the broker has closed the transport in between
     with contextlib.suppress(nats.errors.Error, OSError, TimeoutError, RuntimeError):
         if connection.is_connected:
-            await connection.flush(timeout=2)
+            await connection.flush(timeout=CLOSE_PATIENCE)  # pyright: ignore[reportArgumentType]
     # TypeError: what asyncio of Python 3.12 and 3.13 raises where something is left for a dead transport;
     # AssertionError: nats-py's, for a connection that failed before it was begun, at a key that is not there
     with contextlib.suppress(nats.errors.Error, OSError, RuntimeError, TypeError, AssertionError):

@@ -27,7 +27,10 @@ POSTED_LIMIT = 10_000
 
 
 class Requests:
-    """`async with Requests(connection) as requests`. Does not own the connection."""
+    """`async with Requests(connection) as requests`. Does not own the connection.
+
+    Whoever still waits for a reply at the end is told `BrokerUnavailable`.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -48,6 +51,10 @@ class Requests:
     ) -> None:
         with contextlib.suppress(nats.errors.Error):
             await self._subscription.unsubscribe()
+        for request in self._requests.values():
+            request.settle(None)
+        for waiting in list(self._waiting.values()):
+            waiting.handler(None)
 
     def reconnected(self) -> None:
         """To be told of every reconnect: whoever waits for a reply over the lost connection need not."""
@@ -196,7 +203,7 @@ class _Waiting(NamedTuple):
 
 
 def _lost(subject: str) -> BrokerUnavailable:
-    return BrokerUnavailable(f"the connection was lost before {subject} answered")
+    return BrokerUnavailable(f"the connection was lost, or closed, before {subject} answered")
 
 
 def status(message: Msg) -> str | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
@@ -14,7 +15,7 @@ from atto.broker.alarms import Alarms
 from atto.broker.connection import DEFAULT_SERVER, check_options, connected, give_way
 from atto.broker.jetstream import JetStream
 from atto.protocol import codec
-from atto.protocol.errors import BrokerUnavailable, NoResponders, NoWorkers, StoreUnavailable
+from atto.protocol.errors import AttoError, BrokerUnavailable, NoResponders, NoWorkers, StoreUnavailable
 from atto.protocol.messages import InputPart, Message
 from atto.protocol.sessions import Snapshot, SnapshotPage
 from atto.protocol.subjects import Subjects
@@ -23,6 +24,10 @@ from atto_client.listener import Listener
 from atto_client.run import AttachedRun, Run
 from atto_client.submission import Submission, check_declared
 
+LEAVE_PATIENCE = 1.0
+"""Seconds that a broker which does not answer may hold up the end of a client that has attached runs."""
+
+_log = logging.getLogger("atto.client")
 _pages = msgspec.json.Decoder(SnapshotPage)
 
 
@@ -83,10 +88,17 @@ class Client:
                 await stack.aclose()
 
     async def _leave_runs(self) -> None:
-        """The last chance to cancel runs: also those of loops that were left just before."""
+        """The last chance to cancel runs: also those of loops that were left just before.
+
+        To a broker that is away now, nothing will be said any more.
+        """
+        is_there = self._open is not None and self._open.connection.is_connected
+        patience = LEAVE_PATIENCE if is_there else 0.0
         async with asyncio.TaskGroup() as leaving:
-            for run in list(self._entered):
-                leaving.create_task(run.__aexit__(None, None, None))
+            tasks = [leaving.create_task(_problem_in_leaving(run, patience)) for run in self._entered]
+        problems = [problem for task in tasks if (problem := task.result()) is not None]
+        if problems:
+            _log.warning("%d runs were left early and could not be cancelled: %s", len(problems), problems[0])
 
     def run(
         self,
@@ -230,3 +242,13 @@ class Client:
             self._open.reconnected()
         for listener in self._listeners:
             listener.catch_up()
+
+
+async def _problem_in_leaving(run: AttachedRun, patience: float) -> str | None:
+    try:
+        await run.leave(patience)
+    except TimeoutError:
+        return "the broker is away, or does not answer"
+    except AttoError as error:
+        return str(error)
+    return None

@@ -126,15 +126,26 @@ class AttachedRun(Run):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         async with self._door:
-            listener, self._listener = self._listener, None
-            if listener is None:
-                return
-            try:
-                if self._terminal is None:
-                    await self._abandon()
-            finally:
-                self._entered.discard(self)
-                await listener.close()
+            await self._let_go(self._abandon)
+
+    async def leave(self, patience: float) -> None:
+        """Leaves it within `patience` seconds, also if another task is at it.
+
+        Raises `TimeoutError`, and what `cancel` raises: then the run has been left, but may not be cancelled.
+        """
+        async with asyncio.timeout(patience), self._door:
+            await self._let_go(partial(self.cancel, "the caller left"))
+
+    async def _let_go(self, abandon: Callable[[], Awaitable[None]]) -> None:
+        listener, self._listener = self._listener, None
+        if listener is None:
+            return
+        try:
+            if self._terminal is None:
+                await abandon()
+        finally:
+            self._entered.discard(self)
+            await listener.close()
 
     async def _abandon(self) -> None:
         """Cancels the run even if this task is being cancelled itself."""
