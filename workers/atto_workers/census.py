@@ -7,6 +7,7 @@ import msgspec
 from atto.broker.jetstream import JetStream
 from atto.protocol.errors import BrokerUnavailable, NoResponders, TopologyMissing
 from atto.protocol.subjects import Subjects
+from atto_workers.consumers import listed
 from atto_workers.ownership import Owner, PartitionKey, delivery_of, owned_by
 from atto_workers.presence import PING_PATIENCE, About
 from atto_workers.topology import PARTITIONS_KEY, stream_info
@@ -146,15 +147,14 @@ class Census:
         }
 
     async def _consumers(self) -> list[_Consumer]:
-        found: list[_Consumer] = []
-        while True:
+        async def read(offset: int) -> tuple[list[_Consumer], int]:
             reply = await self._jetstream.api(
-                f"CONSUMER.LIST.{self._subjects.turns_stream}", {"offset": len(found)}
+                f"CONSUMER.LIST.{self._subjects.turns_stream}", {"offset": offset}
             )
             page = msgspec.json.decode(reply, type=_Consumers)
-            found += page.consumers or []
-            if not page.consumers or len(found) >= page.total:
-                return found
+            return page.consumers or [], page.total
+
+        return await listed(read, name=lambda consumer: consumer.name)
 
     async def _waiting(self) -> dict[PartitionKey, int]:
         """Turns in the stream by partition: of those without an owner no consumer knows them."""

@@ -15,6 +15,7 @@ from atto.broker.jetstream import JetStream
 from atto.broker.refusals import CONSUMER_NOT_FOUND, FILTER_NOT_UNIQUE
 from atto.protocol.errors import BrokerRefused
 from atto.protocol.subjects import Subjects
+from atto_workers.consumers import listed
 from atto_workers.topology import stream_info
 
 ACK_WAIT = 300.0
@@ -124,15 +125,14 @@ class Ownership:
         return Sight(owners, frozenset(name for name in names if name.startswith(_DELIVERY)))
 
     async def _names(self) -> list[str]:
-        found: list[str] = []
-        while True:
+        async def read(offset: int) -> tuple[list[str], int]:
             reply = await self._jetstream.api(
-                f"CONSUMER.NAMES.{self._subjects.turns_stream}", {"offset": len(found)}, timeout=PATIENCE
+                f"CONSUMER.NAMES.{self._subjects.turns_stream}", {"offset": offset}, timeout=PATIENCE
             )
             page = _names.decode(reply)
-            found += page.consumers or []
-            if not page.consumers or len(found) >= page.total:
-                return found
+            return page.consumers or [], page.total
+
+        return await listed(read, name=str)
 
     async def claim(self, partition: PartitionKey) -> Tenure | None:
         """The new ownership; None if another worker owns the partition."""
