@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from atto_workers.cli.exits import Unusable
-from atto_workers.cli.loading import load_agent
+from atto_workers.cli.loading import load_agent, load_policies
 from atto_workers.cli.options import BROKER, OUTPUT, Agent, Broker, Output, Store
 from atto_workers.logs import configure_logs
 from atto_workers.worker import Worker
@@ -26,6 +26,7 @@ class WorkerSettings:
 
     agent: str
     broker: Broker = field(default_factory=Broker)
+    models: str | None = None
     store: str = "nats-kv"
     concurrency: int = 256
     grace: float = 30.0
@@ -35,10 +36,13 @@ class WorkerSettings:
     output: Output = field(default_factory=Output)
 
     def make(self) -> Worker:
-        """The worker, not yet entered, with logs configured. Raises `Unusable` if there is no such agent."""
+        """The worker, not yet entered, with logs configured. Raises `Unusable` if there is no such agent,
+        or no such policy.
+        """
         configure_logs(level=self.log_level, as_json=self.log_format == "json", quotes=self.log_quotes)
         return Worker(
             load_agent(self.agent),
+            models=None if self.models is None else load_policies(self.models),
             nats=self.broker.nats,
             namespace=self.broker.namespace,
             store=self.store,
@@ -51,6 +55,9 @@ class WorkerSettings:
 def worker(
     agent: Agent,
     *,
+    models: Annotated[
+        str | None, Parameter(help="Limits, retries, time-outs of models: a variable, as module:variable.")
+    ] = None,
     broker: Broker = BROKER,
     store: Store = "nats-kv",
     concurrency: Annotated[int, Parameter(help="Turns that run at one time, in each process.")] = 256,
@@ -72,6 +79,7 @@ def worker(
         raise Unusable(f"health port {health_port}: ports are 0 (any that is free) to {PORTS}")
     settings = WorkerSettings(
         agent=agent,
+        models=models,
         broker=broker,
         store=store,
         concurrency=concurrency,
