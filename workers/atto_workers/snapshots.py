@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 
 from atto.broker.jetstream import JetStream
 from atto.protocol import codec
-from atto.protocol.errors import AttoError
+from atto.protocol.errors import AttoError, StoreError
 from atto.protocol.ids import decode_session
 from atto.protocol.messages import Message
 from atto.protocol.sessions import Snapshot, SnapshotPage
@@ -59,6 +59,7 @@ class Snapshots:
             session = decode_session(message.subject.rpartition(".")[2])
             snapshot = await self._store.load(session)
             answers = [codec.encode(page) for page in self._pages(snapshot or Snapshot(session=session))]
+            self._check_sizes(answers)
         except AttoError as error:
             answers = [codec.encode(SnapshotPage(error=str(error)))]
         except Exception as error:  # noqa: BLE001 - whatever a store raises, the worker goes on
@@ -68,6 +69,14 @@ class Snapshots:
             for answer in answers:
                 await message.respond(answer)
 
+    def _check_sizes(self, answers: list[bytes]) -> None:
+        longest, limit = max(map(len, answers)), self._connection.max_payload
+        if longest > limit:
+            raise StoreError(
+                f"one of its messages (the results of one step, perhaps), or its state, takes {longest:,} "
+                f"bytes, more than the {limit:,} that the broker takes in one message: raise its max_payload"
+            )
+
     def _pages(self, snapshot: Snapshot) -> Iterator[SnapshotPage]:
         """As many messages on each as travel together; the first page has the rest of the snapshot too."""
         limit = self._connection.max_payload - _HEADROOM
@@ -75,7 +84,7 @@ class Snapshots:
         size = len(codec.encode(snapshot.state))
         for message in snapshot.messages:
             weight = len(codec.encode(message))
-            if pages[-1] and size + weight > limit:
+            if size + weight > limit and (pages[-1] or len(pages) == 1):  # the state may fill the first alone
                 pages.append([])
                 size = 0
             pages[-1].append(message)
