@@ -1,5 +1,5 @@
 """A process to be killed: `child.py runtime DATA_DIR EFFECTS` or `child.py worker URL NAMESPACE EFFECTS`
-(`team` instead of `worker`: its agent is asked by another one).
+(`team` instead of `worker`: its agent is asked by another one; `dying`: it ends itself in a tool).
 
 Prints one JSON line when it is ready, and one when a run has come to where it stalls. It stalls in its second
 model call, after half of the answer, if the user says `stall`; a tool's effect is a line in the file EFFECTS.
@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from atto import Agent, ToolContext, tool
 from atto.models import FinishChunk, ScriptedModel, Stall, TextChunk, call
+from atto.protocol.messages import Message, ToolCallPart
 from atto_workers import Runtime, Topology, Worker
 
 
@@ -57,6 +59,46 @@ def team(effects: Path, *, stalls: bool) -> Agent:
     return Agent("coordinator", ScriptedModel.of(model), tools=[agent(effects, stalls=stalls).as_tool()])
 
 
+def dying(effects: Path, *, stalls: bool) -> Agent:
+    """Looks, then asks another agent to note something, then answers. Calls are named after this process.
+
+    If `stalls`, it is killed in the middle of the tool that the turn names in `dies_in`, after its effect and
+    before anything else in the process can run.
+    """
+
+    def end(context: ToolContext, name: str) -> None:
+        if stalls and context.metadata["dies_in"] == name:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @tool(read_only=True)
+    async def look(context: ToolContext) -> str:
+        """Looks."""
+        end(context, "look")
+        return "seen"
+
+    @tool
+    async def note(context: ToolContext) -> str:
+        """Leaves a trace."""
+        with effects.open("a") as file:
+            file.write(f"{context.idempotency_key}\n")
+        end(context, "note")
+        return "noted"
+
+    def calling(*names: str) -> ScriptedModel:
+        def model(request):
+            done = sum(message.role == "tool" for message in request.messages)
+            if done == len(names):
+                return "done"
+            arguments = {"input": "go"} if names[done] == "noting" else {}
+            call_id = f"{names[done]}-of-{os.getpid()}"
+            return Message("assistant", (ToolCallPart(call_id, names[done], arguments),))
+
+        return ScriptedModel.of(model)
+
+    noting = Agent("noting", calling("note"), tools=[note])
+    return Agent("dying", calling("look", "noting"), tools=[look, noting.as_tool()])
+
+
 def _Announce() -> Stall:  # noqa: N802 - reads as the cue that it is
     class Event(asyncio.Event):
         def set(self) -> None:
@@ -91,5 +133,10 @@ async def run_worker(url: str, namespace: str, effects: str, make: Callable[...,
 
 if __name__ == "__main__":
     mode, *arguments = sys.argv[1:]
-    modes = {"runtime": run_runtime, "worker": run_worker, "team": partial(run_worker, make=team)}
+    modes = {
+        "runtime": run_runtime,
+        "worker": run_worker,
+        "team": partial(run_worker, make=team),
+        "dying": partial(run_worker, make=dying),
+    }
     asyncio.run(modes[mode](*arguments))
