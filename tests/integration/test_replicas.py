@@ -15,7 +15,9 @@ from atto.stores import NatsKvStore
 from atto_client import Client
 from atto_workers import Runtime, Topology, Worker
 from atto_workers.topology import stream_info
+from tests.integration.child import dying
 from tests.integration.histories import check_history
+from tests.integration.processes import child
 from tests.replicated import Replicated
 
 SESSIONS = [f"s-{number}" for number in range(12)]
@@ -184,3 +186,24 @@ async def test_a_namespace_of_one_copy_gets_three_its_sessions_included(brokers,
 async def copies(jetstream, names):
     infos = {name: await stream_info(jetstream, name) for name in names}
     return {name: info.config["num_replicas"] for name, info in infos.items()}
+
+
+async def test_a_worker_that_dies_in_an_asked_agents_tool_repeats_its_effect_under_the_same_key(
+    brokers, namespace, tmp_path
+):
+    """All calls that led to it are acknowledged by then, also those that nobody waited for at first."""
+    effects = tmp_path / "effects"
+    async with asyncio.timeout(PATIENCE), Client(brokers.urls, namespace=namespace) as client:
+        async with Worker(agent(), nats=brokers.urls, topology=topology(namespace)):
+            pass  # the namespace is declared
+        async with child("dying", ",".join(brokers.urls), namespace, effects) as first:
+            await first.said("pid")
+            run = await client.submit("s", "go", metadata={"dies_in": "note"})
+            await first.process.wait()
+        successor = dying(effects, stalls=False)
+        async with Worker(successor, nats=brokers.urls, topology=topology(namespace)):
+            assert (await run.result()).text == "done"
+    keys = effects.read_text().splitlines()
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
+    assert f"noting-of-{first.pid}" in keys[0]
