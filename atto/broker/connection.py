@@ -137,6 +137,13 @@ class _Connection(Connection):
             raise _Unencrypted
         await super()._process_info(info, initial_connection)
 
+    def let_go(self) -> None:
+        """Of a broker that does not read: nats-py would wait for ever until it has what is left for it."""
+        self._pending, self._pending_data_size = [], 0
+        writer = getattr(self._transport, "_io_writer", None)  # a WebSocket has none
+        if writer is not None:
+            writer.transport.abort()
+
     def _wants_tls(self) -> bool:
         server = self._current_server
         assert server is not None  # noqa: S101 - there is one before its first line
@@ -158,11 +165,15 @@ async def give_way(connection: Connection) -> None:
 
 
 async def close(connection: Connection) -> None:
-    """Sends what is still buffered, if the broker is there, and closes."""
+    """Sends what is still buffered, if the broker is there and reads it, and closes."""
     # RuntimeError: uvloop's, where the broker has closed the transport in between
     with contextlib.suppress(nats.errors.Error, OSError, TimeoutError, RuntimeError):
         if connection.is_connected:
-            await connection.flush(timeout=CLOSE_PATIENCE)  # pyright: ignore[reportArgumentType]
+            try:
+                await connection.flush(timeout=CLOSE_PATIENCE)  # pyright: ignore[reportArgumentType]
+            except nats.errors.TimeoutError:
+                if isinstance(connection, _Connection):
+                    connection.let_go()
     # TypeError: what asyncio of Python 3.12 and 3.13 raises where something is left for a dead transport;
     # AssertionError: nats-py's, for a connection that failed before it was begun, at a key that is not there
     with contextlib.suppress(nats.errors.Error, OSError, RuntimeError, TypeError, AssertionError):

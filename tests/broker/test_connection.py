@@ -1,6 +1,8 @@
 """Addresses as people write them, and the end of a connection whose broker is gone."""
 
 import asyncio
+import os
+import signal
 import ssl
 
 import pytest
@@ -44,6 +46,18 @@ async def test_what_is_left_to_say_to_a_broker_that_is_gone_does_not_fail_the_en
             await gone.wait()
         await connection.publish("subject", b"too late")
     assert connection.is_closed
+
+
+async def test_the_end_does_not_wait_for_a_broker_that_does_not_read_what_is_left_to_say():
+    async with EmbeddedBroker() as broker:
+        async with asyncio.timeout(10):
+            async with connected(broker.url, name="test", on_reconnect=lambda: None) as connection:
+                os.kill(broker.pid, signal.SIGSTOP)
+                for _ in range(8):  # more than sockets hold
+                    await connection.publish("subject", bytes(900_000))
+                    await asyncio.sleep(0)
+            assert connection.is_closed
+        os.kill(broker.pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("asked", ["tls://{place}", "nats://{place}"])
