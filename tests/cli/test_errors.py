@@ -127,3 +127,62 @@ async def test_a_setting_out_of_its_range_is_code_2(option: str, value: str, tmp
 def test_a_file_is_no_module(name: str):
     with pytest.raises(Unusable, match="as `app:agent` for app"):
         load_agent(name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ('namspace = "x"', "no setting 'namspace': did you mean 'namespace'?"),
+        ("zzz = 1", "concurrency, connect-timeout"),
+        ("worker = 1", "no setting 'worker'"),
+        ("[worker]\nconcurrency = 4", "no section [worker]"),
+        ('nats.url = "x"', "no section [nats]"),
+    ],
+)
+@pytest.mark.parametrize("command", [("run", "ann", "hi"), ("sessions", "ls")])
+async def test_a_setting_that_nobody_reads_is_told(
+    settings: str, said: str, command: tuple[str, ...], tmp_path: Path
+):
+    (tmp_path / "own.toml").write_text(settings)
+    code, _, err = await called(*command, "--json", cwd=tmp_path, ATTO_CONFIG="own.toml")
+    assert (code, json.loads(err)["error"]["code"]) == (2, "usage")
+    assert "own.toml: there is" in err
+    assert said in json.loads(err)["error"]["message"]
+
+
+async def test_a_setting_of_another_command_is_none_to_complain_of(tmp_path: Path, env: dict[str, str]):
+    (tmp_path / "atto.toml").write_text('concurrency = 4\nlog_format = "json"\nrole = "client"\n')
+    code, _, err = await called("partitions", cwd=tmp_path, **env)
+    assert (code, "never declared" in err) == (4, True), err
+
+
+async def test_help_is_there_for_who_mends_the_settings(tmp_path: Path):
+    (tmp_path / "atto.toml").write_text("zzz = 1")
+    assert (await called("worker", "--help", cwd=tmp_path))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (("run", "", "hi"), "SESSION"),
+        (("run", "ann", ""), "TEXT"),
+        (("run", "x" * 129, "hi"), "SESSION"),
+        (("run", "\udcff", "hi"), "SESSION"),
+        (("run", "ann", "\udcff"), "TEXT"),
+        (("run", "ann", "hi", "--namespace", "a b"), "--namespace"),
+        (("attach", "ann", ""), "RUN-ID"),
+        (("cancel", "", "r"), "SESSION"),
+        (("sessions", "show", ""), "SESSION"),
+        (("sessions", "export", ""), "SESSION"),
+        (("sessions", "import", "x", "--name", ""), "--name"),
+        (("sessions", "rm", ""), "SESSION"),
+        (("dlq", "ls", "--session", ""), "--session"),
+        (("dev", "app:agent", "--session", ""), "--session"),
+        (("doctor", "--namespace", "a.b"), "--namespace"),
+        (("worker", "app:agent", "--namespace", "a.b"), "--namespace"),
+    ],
+)
+async def test_a_name_that_cannot_be_is_code_2(arguments: tuple[str, ...], where: str, tmp_path: Path):
+    code, out, err = await called(*arguments, "--json", cwd=tmp_path)
+    assert (code, out, json.loads(err)["error"]["code"]) == (2, "", "usage")
+    assert f"for {where}. " in json.loads(err)["error"]["message"]

@@ -2,29 +2,23 @@
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, Literal
 
 from cyclopts import App, CycloptsError
-from cyclopts.config import Env, Toml
+from cyclopts.config import Env
 
 from atto_workers.cli import chat, declaring, doctor, letters, runs, sessions, watching, worker
 from atto_workers.cli.exits import INTERRUPTED, USAGE, Unusable
 from atto_workers.cli.failures import report, tell
 from atto_workers.cli.options import OUTPUT, Output
+from atto_workers.cli.settings import check_settings, settings_file, settings_path
 
 
-def _app(name: str, **settings: Any) -> App:
+def _app(name: str, *checks: Callable[..., None], **settings: Any) -> App:
     return App(
         name=name,
-        config=[
-            Env("ATTO_", command=False),
-            Toml(
-                os.environ.get("ATTO_CONFIG", "atto.toml"),
-                use_commands_as_keys=False,
-                allow_unknown=True,
-                must_exist="ATTO_CONFIG" in os.environ,
-            ),
-        ],
+        config=[*checks, Env("ATTO_", command=False), settings_file()],
         exit_on_error=False,
         print_error=False,
         result_action="return_value",
@@ -32,7 +26,12 @@ def _app(name: str, **settings: Any) -> App:
     )
 
 
-app = _app("atto", help="Durable sessions of LLM agents over NATS JetStream.")
+def _check(*_parsed: Any) -> None:
+    """In the form of a source of settings, so that it is not asked where none are read, as by `--help`."""
+    check_settings(app)
+
+
+app = _app("atto", _check, help="Durable sessions of LLM agents over NATS JetStream.")
 app.command(chat.dev)
 app.command(worker.worker)
 app.command(runs.run)
@@ -84,6 +83,8 @@ def run(arguments: list[str]) -> int:
 def _output(arguments: list[str]) -> Output:
     try:
         _, bound, _, _ = _flags.parse_known_args(arguments)
-    except (OSError, ValueError) as error:  # the file of settings
-        raise Unusable(f"{os.environ.get('ATTO_CONFIG', 'atto.toml')}: {error}") from error
+    except OSError as error:  # the file of settings
+        raise Unusable(f"{settings_path()}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise Unusable(f"{settings_path()}: {error}") from error
     return bound.arguments.get("output", OUTPUT)

@@ -18,7 +18,7 @@ from atto_workers.cli.exits import USAGE
 from atto_workers.cli.failures import report
 from atto_workers.cli.lines import typed
 from atto_workers.cli.loading import check_name
-from atto_workers.cli.options import OUTPUT, Agent, Broker, Output, heard, note
+from atto_workers.cli.options import OUTPUT, Agent, Broker, Output, Session, heard, note
 from atto_workers.cli.reloading import PAUSE, ReloadedWorker
 from atto_workers.cli.runs import printed
 from atto_workers.cli.worker import LogLevel, WorkerSettings
@@ -28,7 +28,7 @@ from atto_workers.topology import Topology
 def dev(
     agent: Agent,
     *,
-    session: Annotated[str, Parameter(help="The session to talk in.")] = "dev",
+    session: Annotated[Session, Parameter(help="The session to talk in.")] = "dev",
     data_dir: Annotated[Path | None, Parameter(help="Where the broker's data lie and last.")] = None,
     log_level: LogLevel = "warning",
     output: Output = OUTPUT,

@@ -30,6 +30,7 @@ def _code(reason: Exception) -> str:
 
 def tell(output: Output, code: str, message: str) -> None:
     """An error on stderr; `code` is for programs."""
+    message = message.encode(errors="backslashreplace").decode()  # it may quote an argument that is no UTF-8
     if output.as_json:
         line = msgspec.json.encode({"error": {"code": code, "message": message}}).decode()
     else:

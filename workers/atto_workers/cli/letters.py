@@ -6,7 +6,7 @@ import msgspec
 from cyclopts import App
 
 from atto.protocol.errors import DeadLetterUnusable
-from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output
+from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, Session
 from atto_workers.cli.transcript import plain
 from atto_workers.dead_letters import DeadLetters
 
@@ -14,7 +14,7 @@ app = App(name="dlq", help="Turns that could not be run.")
 
 
 @app.command
-def ls(*, session: str | None = None, broker: Broker = BROKER, output: Output = OUTPUT) -> None:
+def ls(*, session: Session | None = None, broker: Broker = BROKER, output: Output = OUTPUT) -> None:
     """Lists the dead letters, oldest first."""
 
     async def work() -> None:

@@ -13,7 +13,29 @@ from cyclopts import Parameter
 
 from atto.broker.connection import DEFAULT_SERVER, connected
 from atto.broker.jetstream import JetStream
+from atto.protocol.errors import InvalidRunId, InvalidSessionId
+from atto.protocol.ids import encode_run, encode_session
+from atto.protocol.subjects import Subjects
 from atto_workers.cli.exits import Unusable
+
+
+def _check_session(_type: Any, session: str | None) -> None:
+    try:
+        if session is not None:  # a default is looked at, too
+            encode_session(session)
+    except InvalidSessionId as error:
+        raise ValueError(str(error)) from None  # which cyclopts knows
+
+
+def _check_run(_type: Any, run_id: str) -> None:
+    try:
+        encode_run(run_id)
+    except InvalidRunId as error:
+        raise ValueError(str(error)) from None
+
+
+def _check_namespace(_type: Any, namespace: str) -> None:
+    Subjects(namespace)
 
 
 @Parameter(name="*")
@@ -23,7 +45,7 @@ class Broker:
 
     nats: str = DEFAULT_SERVER
     "Addresses, separated by commas."
-    namespace: str = "atto"
+    namespace: Annotated[str, Parameter(validator=_check_namespace)] = "atto"
     "The namespace."
     creds: str | None = None
     "A credentials file."
@@ -125,5 +147,7 @@ def heard(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
+Session = Annotated[str, Parameter(validator=_check_session)]
+RunId = Annotated[str, Parameter(validator=_check_run)]
 Agent = Annotated[str, Parameter(help="The agent, as module:variable; app:agent is `agent` in app.py.")]
 Store = Annotated[str, Parameter(help="Where sessions are kept: nats-kv, postgres://…, sqlite:///FILE.")]

@@ -2,18 +2,37 @@
 
 import asyncio
 import shlex
+from typing import Annotated, Any
 
+from cyclopts import Parameter
+
+from atto.broker.jetstream import JetStream
+from atto.protocol.errors import BrokerUnavailable, NoResponders
 from atto.protocol.events import AnyEvent, RunCompleted
+from atto.protocol.subjects import Subjects
 from atto_client import Client, Run
+from atto_client.submission import check_declared
 from atto_workers.cli.exits import FAILED
-from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, note
+from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, RunId, Session, note
 from atto_workers.cli.transcript import Transcript
 
 SILENCE = 2.0
 """Seconds without any event after which that is said: no worker may be there, or no such run."""
 
 
-def run(session: str, text: str, *, broker: Broker = BROKER, output: Output = OUTPUT) -> int:
+def _check_text(_type: Any, text: str) -> None:
+    if not text:
+        raise ValueError("A turn needs an input.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("It is not valid UTF-8.") from None
+
+
+Text = Annotated[str, Parameter(validator=_check_text)]
+
+
+def run(session: Session, text: Text, *, broker: Broker = BROKER, output: Output = OUTPUT) -> int:
     """Submits a turn and prints what comes of it. 0 if it completed, 1 if not."""
 
     async def work() -> int:
@@ -29,7 +48,7 @@ def run(session: str, text: str, *, broker: Broker = BROKER, output: Output = OU
 
 
 def attach(
-    session: str, run_id: str, *, after: int = 0, broker: Broker = BROKER, output: Output = OUTPUT
+    session: Session, run_id: RunId, *, after: int = 0, broker: Broker = BROKER, output: Output = OUTPUT
 ) -> int:
     """Prints the events of a run, those past and those to come. It may be submitted later."""
     unheard = (
@@ -39,6 +58,8 @@ def attach(
     )
 
     async def work() -> int:
+        async with broker.jetstream() as jetstream:
+            await _check_namespace(jetstream, Subjects(broker.namespace))
         async with Client(broker.nats, namespace=broker.namespace, **broker.options()) as client:
             attached = client.attach(session, run_id, after=after)
             return await printed(attached, output, unheard=unheard, is_there=False)
@@ -46,7 +67,19 @@ def attach(
     return asyncio.run(work())
 
 
-def cancel(session: str, run_id: str, *, broker: Broker = BROKER, output: Output = OUTPUT) -> int:
+async def _check_namespace(jetstream: JetStream, subjects: Subjects) -> None:
+    """Raises `TopologyMissing` if the namespace was never declared. The stream of events is asked first, for
+    of the others a client may know nothing.
+    """
+    try:
+        await jetstream.read_last(subjects.events_stream, [subjects.event("none", "none")])
+    except NoResponders:
+        await check_declared(jetstream, subjects)
+    except BrokerUnavailable:
+        return  # it elects a leader, perhaps
+
+
+def cancel(session: Session, run_id: RunId, *, broker: Broker = BROKER, output: Output = OUTPUT) -> int:
     """Asks for a run to be cancelled; no-op if it has ended."""
 
     async def work() -> None:

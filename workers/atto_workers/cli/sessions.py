@@ -18,7 +18,7 @@ from atto.stores import SessionStore, open_store
 from atto.stores.housekeeping import export_session, import_session
 from atto_workers.cli.exits import Unusable
 from atto_workers.cli.history import told
-from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, Store
+from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, Session, Store
 from atto_workers.cli.progress import progress
 from atto_workers.topology import stream_info
 
@@ -42,7 +42,7 @@ def ls(*, store: Store = "nats-kv", broker: Broker = BROKER, output: Output = OU
 
 @app.command(name="show")
 def show_(
-    session: str, *, store: Store = "nats-kv", broker: Broker = BROKER, output: Output = OUTPUT
+    session: Session, *, store: Store = "nats-kv", broker: Broker = BROKER, output: Output = OUTPUT
 ) -> None:
     """Shows what is committed to a session."""
 
@@ -60,7 +60,7 @@ def show_(
 
 @app.command
 def export(
-    session: str | None = None,
+    session: Session | None = None,
     *,
     all_to: Annotated[Path | None, Parameter(help="A directory for all sessions; replaces files.")] = None,
     store: Store = "nats-kv",
@@ -88,7 +88,7 @@ def export(
 @app.command(name="import")
 def import_(
     *sources: Path,
-    name: Annotated[str | None, Parameter(help="Another name for it, if it is one session.")] = None,
+    name: Annotated[Session | None, Parameter(help="Another name for it, if it is one session.")] = None,
     store: Store = "nats-kv",
     broker: Broker = BROKER,
     output: Output = OUTPUT,
@@ -112,7 +112,9 @@ def import_(
 
 
 @app.command
-def rm(session: str, *, store: Store = "nats-kv", broker: Broker = BROKER, output: Output = OUTPUT) -> None:
+def rm(
+    session: Session, *, store: Store = "nats-kv", broker: Broker = BROKER, output: Output = OUTPUT
+) -> None:
     """Removes a session for good."""
 
     async def work() -> bool:
