@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -15,11 +14,10 @@ from atto.protocol.messages import Message, ToolCallPart, ToolResultPart, Usage
 from atto.protocol.sessions import apply, compose
 from atto_workers.run.delegation import DelegateLog, EventLog
 from atto_workers.run.journal import Progress, StepDone
+from atto_workers.run.tool_failures import log_failure
 
 _AROUND = 8 + MAX_DELEGATION
 """Levels by which batch, snapshot and the events of asking agents nest a result deeper, at the most."""
-
-_log = logging.getLogger("atto.worker")
 
 
 class SessionState:
@@ -165,8 +163,10 @@ class ToolCalls:
             content = await tool.call(call.arguments, context)
             return content, False, view.changes()
         except ToolError as error:
-            if error.__cause__ is not None:  # the model reads one line of it, the author wants the rest
-                _log.warning("tool %s of run %s failed", call.name, self._run_id, exc_info=error.__cause__)
+            tool = self._agent.tool(call.name)
+            if tool is not None and error.__cause__ is not None:
+                # the model reads one line of it, the author wants the rest
+                log_failure(tool, self._run_id, error, error.__cause__)
             return str(error), True, StateChange()
 
     async def _delegate(self, tool: AgentTool, call: ToolCallPart) -> Answered:
