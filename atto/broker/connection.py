@@ -22,6 +22,7 @@ CLOSE_PATIENCE = 1.0
 _WAYS = 16  # how often one task gives way: a broker that is slow may leave more than that for long
 
 _log = logging.getLogger("atto.broker")
+_AWAY = (OSError, TimeoutError, nats.errors.UnexpectedEOF, nats.errors.StaleConnectionError)
 _SCHEMES = ("nats", "tls", "ws", "wss")
 
 # nats-py gives up after 60 attempts and waits 2 s between them; a worker or a client outlives its broker.
@@ -69,10 +70,18 @@ async def connected(
 
     async def failed(error: Exception) -> None:
         # What prevents the first connection is raised; what repeats with every try to reconnect is said once.
-        is_news = made.is_set() and repr(error) not in said
-        said.add(repr(error))
+        is_away = isinstance(error, _AWAY)
+        news = "away" if is_away else repr(error)
+        level = logging.WARNING if made.is_set() and news not in said else logging.DEBUG
+        said.add(news)
         errors[:] = [error]
-        _log.log(logging.WARNING if is_news else logging.DEBUG, "connection %s: %r", name, error)
+        if is_away:
+            address, reason = _shown(servers), _reason(error)
+            _log.log(
+                level, "connection %s: the broker at %s is away (%s); trying again", name, address, reason
+            )
+        else:
+            _log.log(level, "connection %s: %s", name, _reason(error))
 
     check_options(options)
     callbacks = {"reconnected_cb": reconnected, "error_cb": failed}
@@ -203,6 +212,19 @@ def _has_port(address: str) -> bool:
     except ValueError:
         return False
     return port != 0
+
+
+def _reason(error: Exception) -> str:
+    """In words, where nats-py and the system have a class or a number."""
+    match error:
+        case TimeoutError() | nats.errors.TimeoutError():
+            return "no answer in time"
+        case ConnectionRefusedError():
+            return "connection refused"
+        case nats.errors.UnexpectedEOF() | ConnectionResetError() | BrokenPipeError():
+            return "connection lost"
+        case _:
+            return str(error).removeprefix("nats: ") or type(error).__name__
 
 
 def _shown(servers: str | list[str]) -> str:

@@ -1,6 +1,7 @@
 """Addresses as people write them, and the end of a connection whose broker is gone."""
 
 import asyncio
+import logging
 import os
 import signal
 import ssl
@@ -123,3 +124,17 @@ async def test_of_a_crowd_that_speaks_at_once_the_first_are_not_kept_waiting_for
                 crowd.create_task(speak(connection))
         assert connection.stats["out_msgs"] == 300
     assert AT_ONCE <= most < AT_ONCE + 2048
+
+
+async def test_a_broker_that_goes_away_is_told_once_and_in_words(caplog):
+    back = asyncio.Event()
+    async with EmbeddedBroker() as broker:
+        url = broker.url
+        async with connected(url, name="mine", on_reconnect=back.set, reconnect_time_wait=0.05):
+            await broker.kill()
+            async with EmbeddedBroker(port=int(url.rpartition(":")[2])), asyncio.timeout(20):
+                await back.wait()
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings[0].startswith(f"connection mine: the broker at {url} is away (connection ")
+    assert warnings[0].endswith("); trying again")
+    assert warnings[1] == "connection mine: reconnected"
