@@ -63,6 +63,7 @@ class Steward:
         self._looked_at = 0.0
         self._looked_over = -1
         self._vacant: set[PartitionKey] = set()
+        self._is_short = False
 
     def look(self, _claim: Claim | None = None) -> None:
         """Something may have changed: look soon."""
@@ -134,6 +135,14 @@ class Steward:
         self._vacant = set(vacant)
         await self._take(vacant)
         await self._find_horizons()
+        self._tell_of_share(mine)
+
+    def _tell_of_share(self, mine: list[PartitionKey]) -> None:
+        """A worker that joins waits for what the others hand over: the log says when that has come."""
+        was_short, self._is_short = self._is_short, not self.claims.keys() >= set(mine)
+        if was_short and not self._is_short:
+            count = sum(partition is not None for partition in mine)
+            _log.info("%s has its whole share: owns %d partitions", self._worker, count)
 
     async def assure(self, claim: Claim) -> bool:
         """Whether the claim stood a moment ago, at a time after this call at the latest; if not, it is given

@@ -168,7 +168,10 @@ class Worker:
             loop.add_signal_handler(number, signalled, number)
         try:
             async with self:
-                _log.info("%r owns %d partitions", self, len(self.partitions))
+                if self.partitions:
+                    _log.info("%r owns %d partitions", self, len(self.partitions))
+                else:
+                    _log.info("%r has joined; the others hold its share of the partitions so far", self)
                 collect_less_often()
                 if on_ready is not None:
                     on_ready()
