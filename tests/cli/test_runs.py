@@ -106,3 +106,8 @@ async def test_a_dead_letter_becomes_a_new_run(
         assert isinstance(events[0], RunStarted)
         done = await called("dlq", "ls", "--json", cwd=tmp_path, **env)
         assert (done.code, done.out) == (0, "")
+
+
+async def test_attach_ends_in_a_namespace_that_was_never_declared(tmp_path: Path, env: dict[str, str]):
+    code, out, err = await called("attach", "ann", "r", cwd=tmp_path, **env)
+    assert (code, out, err.count("\n"), "declared" in err) == (4, "", 1, True), err

@@ -64,7 +64,7 @@ def test_tool_calls_stand_on_lines_of_their_own(is_error: bool):
     call = ToolCallPart(id="c", name="look", arguments={"at": "x"})
     done = ToolCompleted(seq=2, step=1, call_id="c", name="look", content="y", is_error=is_error)
     seen = shown(text("well"), ToolStarted(seq=1, step=1, call=call), done)
-    assert seen == ["well", "-> look({'at': 'x'})", "<- look failed" if is_error else "<- look"]
+    assert seen == ["well", "-> look({'at': 'x'})", "<- look failed: y" if is_error else "<- look"]
 
 
 def test_a_failure_says_why():

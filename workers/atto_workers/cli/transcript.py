@@ -52,7 +52,8 @@ class Transcript:
             case ToolStarted():
                 self._note(f"-> {event.call.name}({shortened(event.call.arguments)})", speaker, "cyan")
             case ToolCompleted():
-                self._note(f"<- {event.name}{' failed' if event.is_error else ''}", speaker, "cyan")
+                failed = f" failed: {shortened(event.content)}" if event.is_error else ""
+                self._note(f"<- {event.name}{failed}", speaker, "cyan")
             case StepRestarted():
                 self._note(
                     f"(once more: {event.reason}; what was said of step {event.step} is void)", speaker
