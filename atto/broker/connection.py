@@ -15,11 +15,8 @@ from atto.protocol.errors import BrokerUnavailable
 
 DEFAULT_SERVER = "nats://127.0.0.1:4222"
 
-AT_ONCE = 32 << 10
-"""Bytes that a crowd of tasks leaves to be sent before those that have not spoken yet give way."""
 CLOSE_PATIENCE = 1.0
 """Seconds in which a broker says that it has read all that was sent before a connection is closed."""
-_WAYS = 16  # how often one task gives way: a broker that is slow may leave more than that for long
 
 _log = logging.getLogger("atto.broker")
 _AWAY = (OSError, TimeoutError, nats.errors.UnexpectedEOF, nats.errors.StaleConnectionError)
@@ -159,18 +156,6 @@ class _Connection(Connection):
         if self.options["tls_handshake_first"]:  # it is encrypted already, by whoever
             return False
         return server.uri.scheme == "tls" or ("tls" in self.options and server.uri.scheme == "nats")
-
-
-async def give_way(connection: Connection) -> None:
-    """Lets what is buffered leave before there is more of it.
-
-    nats-py sends once every task that is ready has had its say. Of hundreds that begin in one moment the
-    first would wait for the last, and the broker and the workers would have nothing to do meanwhile.
-    """
-    for _ in range(_WAYS):
-        if connection.pending_data_size < AT_ONCE or not connection.is_connected:
-            return
-        await asyncio.sleep(0)
 
 
 async def close(connection: Connection) -> None:

@@ -18,6 +18,7 @@ from nats.aio.msg import Msg
 from atto.broker.alarms import Alarms
 from atto.broker.hearing import subscribe
 from atto.broker.refusals import MESSAGE_TOO_LARGE, ApiError, refused
+from atto.broker.turnstile import Turnstile
 from atto.protocol.errors import BrokerUnavailable, NoResponders
 
 TIMEOUT = 5.0
@@ -29,11 +30,13 @@ POSTED_LIMIT = 10_000
 class Requests:
     """`async with Requests(connection) as requests`. Does not own the connection.
 
-    Whoever still waits for a reply at the end is told `BrokerUnavailable`.
+    Whoever still waits for a reply at the end is told `BrokerUnavailable`. `turnstile`: for a crowd that
+    speaks over the connection.
     """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.turnstile = Turnstile(connection)
         self._inbox = connection.new_inbox()
         self._tokens = itertools.count()
         self._alarms = Alarms()

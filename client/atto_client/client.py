@@ -12,7 +12,7 @@ import msgspec
 from nats.aio.client import Client as Connection
 
 from atto.broker.alarms import Alarms
-from atto.broker.connection import DEFAULT_SERVER, check_options, connected, give_way
+from atto.broker.connection import DEFAULT_SERVER, check_options, connected
 from atto.broker.jetstream import JetStream
 from atto.protocol import codec
 from atto.protocol.errors import AttoError, BrokerUnavailable, NoResponders, NoWorkers, StoreUnavailable
@@ -126,7 +126,7 @@ class Client:
         )
 
         async def begin() -> Listener:
-            await give_way(self._jetstream.connection)
+            await self._jetstream.turnstile.passed()
             # Listening begins before the turn is published, so a run with a new id is heard from the start.
             listener = await self._listener(session, submission.run_id, replay=submission.is_named)
             try:
@@ -152,7 +152,7 @@ class Client:
         submission = Submission(
             session, user_input, run_id=run_id, expires=expires, metadata=metadata, headers=headers
         )
-        await give_way(self._jetstream.connection)
+        await self._jetstream.turnstile.passed()
         await submission.accept(self._jetstream, self._subjects, patience=self._patience)
         return Run(self, session, submission.run_id)
 

@@ -8,7 +8,7 @@ import ssl
 
 import pytest
 
-from atto.broker.connection import AT_ONCE, Connection, connected, give_way
+from atto.broker.connection import connected
 from atto.broker.server import EmbeddedBroker
 from atto.protocol.errors import BrokerUnavailable
 
@@ -107,23 +107,6 @@ async def test_a_key_that_cannot_be_read_is_named(broker: EmbeddedBroker):
             nkeys_seed="/nowhere.nk",
         ):
             pass
-
-
-async def test_of_a_crowd_that_speaks_at_once_the_first_are_not_kept_waiting_for_the_last(broker, namespace):
-    most = 0
-
-    async def speak(connection: Connection) -> None:
-        nonlocal most
-        await give_way(connection)
-        await connection.publish(f"{namespace}.said", bytes(1024))
-        most = max(most, connection.pending_data_size)
-
-    async with connected(broker.url, name="test", on_reconnect=lambda: None) as connection:
-        async with asyncio.TaskGroup() as crowd:
-            for _ in range(300):
-                crowd.create_task(speak(connection))
-        assert connection.stats["out_msgs"] == 300
-    assert AT_ONCE <= most < AT_ONCE + 2048
 
 
 async def test_a_broker_that_goes_away_is_told_once_and_in_words(caplog):

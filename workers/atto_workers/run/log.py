@@ -35,8 +35,8 @@ LONGEST_BEAT = 0.1
 """Seconds likewise in a worker whose event loop is late, so that it need not fall behind still more."""
 LATENESS = 8
 """How many times the loop's lateness a beat lasts, within these bounds."""
-A_RUN = 2e-4
-"""Seconds that it lasts for each run that waits in it, likewise: so all runs together publish about 5,000
+A_RUN = 1e-4
+"""Seconds that it lasts for each run that waits in it, likewise: so all runs together publish about 10,000
 messages a second at the most, of which many deltas would otherwise have one each.
 """
 PROMPT = 8
