@@ -18,7 +18,7 @@ from benchmarks.weather.caller import Window
 from benchmarks.weather.contenders import ATTO, Contender, contender
 
 SESSIONS = 10_000
-BUSY = 5_000
+BUSY = 10_000
 PASSIVATED = 10_000
 TURNS = 10
 MEGABYTES = 100.0

@@ -15,7 +15,7 @@ from benchmarks.weather.contenders import ALL, ATTO, FLOOR, Measured, contender
 from benchmarks.weather.work import PACED
 
 SESSIONS = 500
-ROUNDS = 5
+ROUNDS = 9
 
 
 async def measure(is_quick: bool) -> Record:
