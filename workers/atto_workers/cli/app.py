@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal
 
 from cyclopts import App, CycloptsError
@@ -12,13 +13,13 @@ from atto_workers.cli import chat, declaring, doctor, letters, runs, sessions, w
 from atto_workers.cli.exits import INTERRUPTED, USAGE, Unusable
 from atto_workers.cli.failures import report, tell
 from atto_workers.cli.options import OUTPUT, Output
-from atto_workers.cli.settings import check_settings, settings_file, settings_path
+from atto_workers.cli.settings import check_settings, settings_of_file
 
 
-def _app(name: str, *checks: Callable[..., None], **settings: Any) -> App:
+def _app(name: str, *sources: Callable[..., None], **settings: Any) -> App:
     return App(
         name=name,
-        config=[*checks, Env("ATTO_", command=False), settings_file()],
+        config=list(sources),
         exit_on_error=False,
         print_error=False,
         result_action="return_value",
@@ -26,12 +27,17 @@ def _app(name: str, *checks: Callable[..., None], **settings: Any) -> App:
     )
 
 
+_ENVIRONMENT = Env("ATTO_", command=False)
+
+
 def _check(*_parsed: Any) -> None:
     """In the form of a source of settings, so that it is not asked where none are read, as by `--help`."""
     check_settings(app)
 
 
-app = _app("atto", _check, help="Durable sessions of LLM agents over NATS JetStream.")
+app = _app(
+    "atto", _check, _ENVIRONMENT, settings_of_file, help="Durable sessions of LLM agents over NATS JetStream."
+)
 app.command(chat.dev)
 app.command(worker.worker)
 app.command(runs.run)
@@ -45,8 +51,14 @@ app.command(declaring.declare)
 app.command(doctor.doctor)
 app.register_install_completion_command()
 
+
+def _file_if_readable(*parsed: Any) -> None:
+    with suppress(Unusable):  # which the command will say, but for its `--help`
+        settings_of_file(*parsed)
+
+
 # Whether errors are JSON is to be known of a command line that cannot be parsed, too.
-_flags = _app("flags", help_flags=[], version_flags=[])
+_flags = _app("flags", _ENVIRONMENT, _file_if_readable, help_flags=[], version_flags=[])
 
 
 @_flags.default
@@ -81,10 +93,5 @@ def run(arguments: list[str]) -> int:
 
 
 def _output(arguments: list[str]) -> Output:
-    try:
-        _, bound, _, _ = _flags.parse_known_args(arguments)
-    except OSError as error:  # the file of settings
-        raise Unusable(f"{settings_path()}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise Unusable(f"{settings_path()}: {error}") from error
+    _, bound, _, _ = _flags.parse_known_args(arguments)
     return bound.arguments.get("output", OUTPUT)

@@ -2,37 +2,47 @@
 
 import difflib
 import os
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from cyclopts import App, ArgumentCollection
-from cyclopts.config import Toml
+from cyclopts.config import Dict
 
 from atto_workers.cli.exits import Unusable
 
 
-def settings_path() -> str:
-    """Where the file is, if there is one."""
-    return os.environ.get("ATTO_CONFIG", "atto.toml")
+def settings_of_file(*parsed: Any) -> None:
+    """The file as a source of settings: a command takes its own options, and leaves the rest.
 
-
-def settings_file() -> Toml:
-    """The file as cyclopts reads it: a command takes its own options, and leaves the rest."""
-    return Toml(
-        settings_path(),
-        use_commands_as_keys=False,
-        allow_unknown=True,
-        must_exist="ATTO_CONFIG" in os.environ,
-    )
+    Raises `Unusable` if it cannot be read.
+    """
+    Dict(_settings(), source=_path(), use_commands_as_keys=False, allow_unknown=True)(*parsed)
 
 
 def check_settings(root: App) -> None:
     """Raises `Unusable` for what is no option of any command: nobody would ever read it."""
-    settings = settings_file().config
+    settings = _settings()
     if settings:
         unknown = _unknown(settings, list(_options(root)))
         if unknown is not None:
-            raise Unusable(f"{settings_path()}: {unknown}")
+            raise Unusable(f"{_path()}: {unknown}")
+
+
+def _path() -> str:
+    return os.environ.get("ATTO_CONFIG") or "atto.toml"
+
+
+def _settings() -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(_path()).expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not os.environ.get("ATTO_CONFIG"):
+            return {}
+        raise Unusable(f"{_path()}: {error.strerror}") from error
+    except ValueError as error:
+        raise Unusable(f"{_path()} is no TOML: {error}") from error
 
 
 def _unknown(settings: Mapping[str, Any], options: Iterable[ArgumentCollection]) -> str | None:
