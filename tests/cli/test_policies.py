@@ -21,6 +21,7 @@ def fail(request):
 
 agent = Agent("tester", ScriptedModel.of(fail))
 once = ModelPolicy(retries=RetryPolicy(tries=1))
+mapped = {"openai:*": once, "*": 5}
 """
 
 
@@ -40,6 +41,7 @@ async def test_the_policy_that_is_named_rules(env: dict[str, str], tmp_path: Pat
     ("named", "said"),
     [
         ("app:agent", "says not how models are treated"),
+        ("app:mapped", "maps '*' to an object of type int"),
         ("app:none", "cannot load"),
         ("app", "module:variable"),
     ],
