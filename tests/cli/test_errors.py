@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -70,10 +71,31 @@ def test_an_error_is_one_json_object(
     assert (code, json.loads(capsys.readouterr().err)["error"]["code"]) == (2, "usage")
 
 
-def test_settings_that_cannot_be_read_are_told(cwd: Path, capsys: pytest.CaptureFixture[str]):
-    (cwd / "atto.toml").write_text("json = \n")
-    assert run(["dev", "no-agent"]) == 2
-    assert "TOML" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"json = \n", "own.toml is no TOML: "),
+        (b"\xff", "own.toml is no TOML: "),
+        (None, "own.toml: No such file"),
+        ("directory", "own.toml: Is a directory"),
+    ],
+)
+async def test_settings_that_cannot_be_read_are_told(
+    content: bytes | Literal["directory"] | None, said: str, tmp_path: Path
+):
+    if content == "directory":
+        (tmp_path / "own.toml").mkdir()
+    elif content is not None:
+        (tmp_path / "own.toml").write_bytes(content)
+    code, out, err = await called("sessions", "ls", "--json", cwd=tmp_path, ATTO_CONFIG="own.toml")
+    assert (code, out, json.loads(err)["error"]["code"]) == (2, "", "usage")
+    assert json.loads(err)["error"]["message"].startswith(said)
+    assert (await called("sessions", "ls", "--help", cwd=tmp_path, ATTO_CONFIG="own.toml")).code == 0
+
+
+async def test_an_empty_name_of_a_file_is_none(tmp_path: Path, env: dict[str, str]):
+    code, _, err = await called("partitions", cwd=tmp_path, ATTO_CONFIG="", **env)
+    assert (code, "never declared" in err) == (4, True), err
 
 
 async def test_no_broker_is_code_3_and_one_line(tmp_path: Path):
@@ -186,3 +208,34 @@ async def test_a_name_that_cannot_be_is_code_2(arguments: tuple[str, ...], where
     code, out, err = await called(*arguments, "--json", cwd=tmp_path)
     assert (code, out, json.loads(err)["error"]["code"]) == (2, "", "usage")
     assert f"for {where}. " in json.loads(err)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("declare", "--max-turns", "-5"), "at least 0"),
+        (("declare", "--events-max-age", "0"), "from 120"),
+        (("declare", "--events-max-age", "nan"), "from 120"),
+        (("declare", "--events-max-age", "inf"), "from 120"),
+        (("declare", "--wait", "-1"), "at least 0"),
+        (("declare", "--wait", "nan"), "at least 0"),
+        (("workers", "--connect-timeout", "0"), "at least 0.01"),
+        (("workers", "--connect-timeout", "nan"), "at least 0.01"),
+        (("workers", "--inbox-prefix", ""), "It is a subject"),
+        (("workers", "--inbox-prefix", "a b"), "It is a subject"),
+        (("workers", "--inbox-prefix", "_INBOX.>"), "It is a subject"),
+        (("attach", "ann", "r", "--after", "-1"), "at least 0"),
+        (("dlq", "show", "0"), "at least 1"),
+        (("dlq", "drop", "-5"), "at least 1"),
+    ],
+)
+async def test_a_value_out_of_its_range_is_code_2(
+    arguments: tuple[str, ...], said: str, tmp_path: Path, env: dict[str, str]
+):
+    code, out, err = await called(*arguments, cwd=tmp_path, **env)
+    assert (code, out, err.count("\n"), said in err) == (2, "", 1, True), err
+
+
+async def test_a_file_to_import_that_is_not_there_is_named(tmp_path: Path):
+    code, _, err = await called("sessions", "import", "gone.jsonl", cwd=tmp_path)
+    assert (code, err) == (2, "atto: gone.jsonl: No such file or directory\n")

@@ -9,11 +9,16 @@ from cyclopts import Parameter
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable, StoreUnavailable
 from atto.stores import open_store
 from atto_workers.cli.exits import Unusable
-from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, Store, note
-from atto_workers.topology import Declared, Topology
+from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, Store, in_range, note
+from atto_workers.topology import DUPLICATE_WINDOW, Declared, Topology
 
 PAUSE = 1.0
 """Seconds before a cluster that was not ready is asked again."""
+
+EVENTS_AGES = (DUPLICATE_WINDOW, 1e9)
+"""Seconds. A stream that is there refuses less than the window for repeated messages that it was made with;
+the broker counts in nanoseconds, of 64 bits.
+"""
 
 
 def declare(
@@ -21,9 +26,15 @@ def declare(
     partitions: Annotated[int | None, Parameter(help="Fixed from the first time on; 64 then.")] = None,
     replicas: Annotated[int | None, Parameter(help="Copies of streams and sessions in a cluster.")] = None,
     backlog: Annotated[int | None, Parameter(help="Unfinished turns that a session may have.")] = None,
-    max_turns: Annotated[int | None, Parameter(help="Unfinished turns in all; 0: any number.")] = None,
-    events_max_age: Annotated[float | None, Parameter(help="Seconds for which events are kept.")] = None,
-    wait: Annotated[float, Parameter(help="Seconds that a cluster has to become ready.")] = 0.0,
+    max_turns: Annotated[
+        int | None, Parameter(help="Unfinished turns in all; 0: any number.", validator=in_range(0))
+    ] = None,
+    events_max_age: Annotated[
+        float | None, Parameter(help="Seconds for which events are kept.", validator=in_range(*EVENTS_AGES))
+    ] = None,
+    wait: Annotated[
+        float, Parameter(help="Seconds that a cluster has to become ready.", validator=in_range(0))
+    ] = 0.0,
     store: Store = "nats-kv",
     broker: Broker = BROKER,
     output: Output = OUTPUT,

@@ -1,16 +1,19 @@
 """`atto dlq`."""
 
 import asyncio
+from typing import Annotated
 
 import msgspec
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from atto.protocol.errors import DeadLetterUnusable
-from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, Session
+from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, Session, in_range
 from atto_workers.cli.transcript import plain
 from atto_workers.dead_letters import DeadLetters
 
 app = App(name="dlq", help="Turns that could not be run.")
+
+Number = Annotated[int, Parameter(help="As `ls` shows it.", validator=in_range(1))]
 
 
 @app.command
@@ -30,7 +33,7 @@ def ls(*, session: Session | None = None, broker: Broker = BROKER, output: Outpu
 
 
 @app.command(name="show")
-def show_(number: int, *, broker: Broker = BROKER, output: Output = OUTPUT) -> None:
+def show_(number: Number, *, broker: Broker = BROKER, output: Output = OUTPUT) -> None:
     """Shows a dead letter with its turn (`body` is base64 in JSON)."""
 
     async def work() -> None:
@@ -44,7 +47,7 @@ def show_(number: int, *, broker: Broker = BROKER, output: Output = OUTPUT) -> N
 
 
 @app.command
-def requeue(number: int, *, broker: Broker = BROKER, output: Output = OUTPUT) -> None:
+def requeue(number: Number, *, broker: Broker = BROKER, output: Output = OUTPUT) -> None:
     """Submits the turn again, as a new run."""
 
     async def work() -> str:
@@ -56,7 +59,7 @@ def requeue(number: int, *, broker: Broker = BROKER, output: Output = OUTPUT) ->
 
 
 @app.command
-def drop(number: int, *, broker: Broker = BROKER, output: Output = OUTPUT) -> None:
+def drop(number: Number, *, broker: Broker = BROKER, output: Output = OUTPUT) -> None:
     """Removes a dead letter for good."""
 
     async def work() -> None:

@@ -1,8 +1,10 @@
 """Options that commands share, and what they print."""
 
+import math
+import re
 import ssl
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,8 @@ from atto.protocol.errors import InvalidRunId, InvalidSessionId
 from atto.protocol.ids import encode_run, encode_session
 from atto.protocol.subjects import Subjects
 from atto_workers.cli.exits import Unusable
+
+_SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
 
 
 def _check_session(_type: Any, session: str | None) -> None:
@@ -36,6 +40,23 @@ def _check_run(_type: Any, run_id: str) -> None:
 
 def _check_namespace(_type: Any, namespace: str) -> None:
     Subjects(namespace)
+
+
+def _check_prefix(_type: Any, prefix: str | None) -> None:
+    # To what it cannot parse the broker says nothing: it closes the connection, or no answer comes.
+    if prefix is not None and not _SUBJECT.fullmatch(prefix):
+        raise ValueError("It is a subject, as _INBOX.atto.worker.atto-worker.")
+
+
+def in_range(least: float, most: float = math.inf) -> Callable[[Any, float | None], None]:
+    """Of an option that is a number: its range. What is not given is not looked at."""
+    bounds = f"at least {least:.10g}" if most == math.inf else f"from {least:.10g} to {most:.10g}"
+
+    def check(_type: Any, value: float | None) -> None:
+        if value is not None and not least <= value <= most:  # as of "nan", which no bound holds of
+            raise ValueError(f"It must be {bounds}.")
+
+    return check
 
 
 @Parameter(name="*")
@@ -60,9 +81,9 @@ class Broker:
     "Our certificate."
     tls_key: str | None = None
     "Its key."
-    inbox_prefix: str | None = None
+    inbox_prefix: Annotated[str | None, Parameter(validator=_check_prefix)] = None
     "Prefix of inboxes, if the permissions ask for one."
-    connect_timeout: float = 10.0
+    connect_timeout: Annotated[float, Parameter(validator=in_range(0.01))] = 10.0
     "Seconds within which the broker must be reached."
 
     def options(self) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from atto.protocol.subjects import Subjects
 from atto_client import Client, Run
 from atto_client.submission import check_declared
 from atto_workers.cli.exits import FAILED
-from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, RunId, Session, note
-from atto_workers.cli.transcript import Transcript
+from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, RunId, Session, in_range, note
+from atto_workers.cli.transcript import Transcript, plain
 
 SILENCE = 2.0
 """Seconds without any event after which that is said: no worker may be there, or no such run."""
@@ -48,7 +48,12 @@ def run(session: Session, text: Text, *, broker: Broker = BROKER, output: Output
 
 
 def attach(
-    session: Session, run_id: RunId, *, after: int = 0, broker: Broker = BROKER, output: Output = OUTPUT
+    session: Session,
+    run_id: RunId,
+    *,
+    after: Annotated[int, Parameter(validator=in_range(0))] = 0,
+    broker: Broker = BROKER,
+    output: Output = OUTPUT,
 ) -> int:
     """Prints the events of a run, those past and those to come. It may be submitted later."""
     unheard = (
@@ -87,7 +92,7 @@ def cancel(session: Session, run_id: RunId, *, broker: Broker = BROKER, output: 
             await client.cancel(session, run_id)
 
     asyncio.run(work())
-    output.show({"session": session, "run_id": run_id}, f"cancellation of {run_id} sent")
+    output.show({"session": session, "run_id": run_id}, plain(f"cancellation of {run_id} sent"))
     return 0
 
 

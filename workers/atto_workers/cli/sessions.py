@@ -155,6 +155,8 @@ async def _imported(store: SessionStore, file: Path, name: str | None) -> Snapsh
 
 
 def _files(source: Path) -> list[Path]:
+    if not source.exists():
+        raise Unusable(f"{source}: No such file or directory")
     return sorted(source.glob(f"*{_SUFFIX}")) if source.is_dir() else [source]
 
 
