@@ -67,11 +67,21 @@ async def test_a_stream_that_was_changed(jetstream: JetStream, namespace: str, e
     assert findings["workers"]["status"] == "warning"
 
 
-@pytest.mark.parametrize("store", ["sqlite:///there/is/none.db", "memory:"])
-async def test_stores_that_are_not_there(store: str, env: dict[str, str], tmp_path: Path):
+@pytest.mark.parametrize(
+    ("store", "status", "code"),
+    [
+        ("sqlite:///none.db", "ok", 0),
+        ("memory:", "warning", 0),
+        ("sqlite:///there/is/none.db", "failure", 5),
+        ("nowhere", "failure", 2),
+    ],
+)
+async def test_stores_that_are_not_there(
+    store: str, status: str, code: int, env: dict[str, str], tmp_path: Path
+):
     _, findings = await _examined("--store", store, cwd=tmp_path, env=env)
-    assert findings["store"]["status"] == ("warning" if store == "memory:" else "ok")
-    assert not (tmp_path / "there").exists()
+    assert (findings["store"]["status"], findings["store"].get("code", 0)) == (status, code)
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_store_that_is_another_programs(env: dict[str, str], tmp_path: Path):

@@ -13,12 +13,12 @@ import msgspec
 
 from atto.broker.jetstream import JetStream
 from atto.broker.refusals import STREAM_NOT_FOUND
-from atto.protocol.errors import AttoError, BrokerRefused, BrokerUnavailable
+from atto.protocol.errors import AttoError, BrokerRefused, BrokerUnavailable, UnknownStore
 from atto.protocol.subjects import Subjects
 from atto.stores import NatsKvStore, SessionStore, open_store
 from atto_workers.census import Census
 from atto_workers.cli import probes
-from atto_workers.cli.exits import BROKER, FAILED, NAMESPACE, STORE
+from atto_workers.cli.exits import BROKER, FAILED, NAMESPACE, STORE, USAGE
 from atto_workers.cli.options import Broker
 from atto_workers.topology import BACKLOG, MINIMUM_SERVER, PARTITIONS_KEY
 
@@ -222,6 +222,9 @@ def _refused(text: str) -> str | None:
 async def _of_store(url: str, jetstream: JetStream, namespace: str) -> Finding:
     path = Path(url.removeprefix(_SQLITE))
     if url.startswith(_SQLITE) and not await asyncio.to_thread(path.exists):
+        if not await asyncio.to_thread(path.parent.is_dir):
+            detail, mend = f"there is no directory for {path}", "make it, or name another file with --store"
+            return _failure("store", detail, mend, STORE)
         return _ok("store", f"{path} is not there yet: a worker creates it")
     if url == "memory:":
         detail, mend = "memory: is gone with the process", "use nats-kv, or postgres://…"
@@ -238,7 +241,8 @@ async def _of_store(url: str, jetstream: JetStream, namespace: str) -> Finding:
     except AttoError as error:
         if isinstance(error.__cause__, BrokerRefused) and error.__cause__.err_code == STREAM_NOT_FOUND:
             return _ok("store", "the bucket is not there yet: a worker creates it")
-        return _failure("store", str(error), "check --store, and that it can be reached from here", STORE)
+        code = USAGE if isinstance(error, UnknownStore) else STORE
+        return _failure("store", str(error), "check --store, and that it can be reached from here", code)
     return _ok("store", f"answers in {(perf_counter() - began) * 1000:.1f} ms")
 
 
