@@ -1,6 +1,7 @@
 """What a command says when it fails, and how it ends."""
 
 import json
+import socket
 import sys
 from pathlib import Path
 from typing import Literal
@@ -234,6 +235,23 @@ async def test_a_value_out_of_its_range_is_code_2(
 ):
     code, out, err = await called(*arguments, cwd=tmp_path, **env)
     assert (code, out, err.count("\n"), said in err) == (2, "", 1, True), err
+
+
+async def test_a_health_host_that_is_empty_is_not_taken_for_every_address(tmp_path: Path):
+    code, _, err = await called("worker", "app:agent", cwd=tmp_path, ATTO_HEALTH_HOST="")
+    assert (code, "the health host is empty" in err) == (2, True), err
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_a_health_port_that_is_taken_is_named(processes: str, tmp_path: Path):
+    (tmp_path / "app.py").write_text(
+        "from atto import Agent, ScriptedModel\nagent = Agent('a', ScriptedModel())\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        flags = ("--health-port", port, "--processes", processes)
+        code, _, err = await atto("worker", "app:agent", *flags, cwd=tmp_path)
+    assert (code, err.count("\n"), f"--health-port {port}: " in err) == (1, 1, True), err
 
 
 async def test_a_file_to_import_that_is_not_there_is_named(tmp_path: Path):

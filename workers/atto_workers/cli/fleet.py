@@ -4,12 +4,11 @@ import asyncio
 import logging
 import os
 import signal
-from contextlib import AsyncExitStack
 from typing import Literal
 
+from atto_workers.cli.health import health_answered
 from atto_workers.cli.process import WorkerProcess
 from atto_workers.cli.worker import WorkerSettings
-from atto_workers.health import health_server
 
 PAUSES = (1.0, 30.0)
 """Seconds before a process that died is started again: at first, and at most; it doubles in between."""
@@ -31,11 +30,7 @@ async def serve_fleet(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, fleet.signalled, number)
     try:
-        async with AsyncExitStack() as stack:
-            if health_port is not None:
-                await stack.enter_async_context(
-                    health_server(health_port, fleet.unready, alive=fleet.unhealthy, host=health_host)
-                )
+        async with health_answered(health_host, health_port, fleet.unready, alive=fleet.unhealthy):
             return await fleet.serve()
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):

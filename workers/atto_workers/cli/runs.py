@@ -51,7 +51,7 @@ def attach(
     session: Session,
     run_id: RunId,
     *,
-    after: Annotated[int, Parameter(validator=in_range(0))] = 0,
+    after: Annotated[int, Parameter(help="The last event that is known.", validator=in_range(0))] = 0,
     broker: Broker = BROKER,
     output: Output = OUTPUT,
 ) -> int:

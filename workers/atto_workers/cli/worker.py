@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -77,6 +76,8 @@ def worker(
         raise Unusable(f"grace must be 0 seconds or more, not {grace:g}")
     if health_port is not None and not 0 <= health_port <= PORTS:
         raise Unusable(f"health port {health_port}: ports are 0 (any that is free) to {PORTS}")
+    if not health_host:  # to the system it is every address
+        raise Unusable("the health host is empty: name an address, or 0.0.0.0 for all")
     settings = WorkerSettings(
         agent=agent,
         models=models,
@@ -98,14 +99,12 @@ def worker(
 
 
 def _serve(settings: WorkerSettings, health_port: int | None, health_host: str) -> None:
-    from atto_workers.health import health_server  # noqa: PLC0415 - loads an HTTP server
+    from atto_workers.cli.health import health_answered  # noqa: PLC0415 - loads an HTTP server
 
     made = settings.make()
 
     async def work() -> None:
-        async with AsyncExitStack() as stack:
-            if health_port is not None:
-                await stack.enter_async_context(health_server(health_port, made.unready, host=health_host))
+        async with health_answered(health_host, health_port, made.unready):
             await made.serve()
 
     with asyncio.Runner(loop_factory=fast_loop()) as runner:
