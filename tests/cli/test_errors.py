@@ -257,3 +257,9 @@ async def test_a_health_port_that_is_taken_is_named(processes: str, tmp_path: Pa
 async def test_a_file_to_import_that_is_not_there_is_named(tmp_path: Path):
     code, _, err = await called("sessions", "import", "gone.jsonl", cwd=tmp_path)
     assert (code, err) == (2, "atto: gone.jsonl: No such file or directory\n")
+
+
+async def test_a_file_where_a_directory_is_wanted_is_named(tmp_path: Path):
+    (tmp_path / "kept").write_text("mine")
+    code, _, err = await called("sessions", "export", "--all-to", "kept", cwd=tmp_path)
+    assert (code, err) == (1, "atto: kept: File exists\n")

@@ -16,10 +16,17 @@ def report(error: BaseException, output: Output) -> int:
         traceback.print_exception(error)
     reason = cause(error)
     if isinstance(reason, (AttoError, OSError, ValueError)):
-        tell(output, _code(reason), str(reason))
+        tell(output, _code(reason), _message(reason))
     else:
         tell(output, "internal", f"{type(reason).__name__}: {reason} (--debug shows the traceback)")
     return exit_code(reason)
+
+
+def _message(reason: Exception) -> str:
+    """As the system tells it, without its number: `kept: File exists`."""
+    if isinstance(reason, OSError) and reason.strerror and reason.filename is not None:
+        return f"{reason.filename}: {reason.strerror}"
+    return str(reason)
 
 
 def _code(reason: Exception) -> str:
