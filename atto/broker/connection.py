@@ -29,9 +29,11 @@ _DEFAULTS: dict[str, Any] = {
     "ping_interval": 10,
     "max_outstanding_pings": 2,
     "pending_size": 8 << 20,
-    # Every subject here is made of encoded ids.
-    "skip_subject_validation": True,
 }
+_KNOWN = inspect.signature(Connection.connect).parameters
+if "skip_subject_validation" in _KNOWN:  # since nats-py 2.16
+    # Every subject here is made of encoded ids.
+    _DEFAULTS["skip_subject_validation"] = True
 
 
 @contextlib.asynccontextmanager
@@ -176,8 +178,7 @@ async def close(connection: Connection) -> None:
 
 def check_options(options: Mapping[str, Any]) -> None:
     """Raises `TypeError` for what is no option of `nats.connect`, so that a slip of the pen is noticed."""
-    known = inspect.signature(Connection.connect).parameters
-    unknown = [name for name in options if name not in known]
+    unknown = [name for name in options if name not in _KNOWN]
     if unknown:
         raise TypeError(f"unexpected argument {', '.join(unknown)}: neither ours nor one of nats.connect")
 
