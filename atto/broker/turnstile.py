@@ -23,15 +23,17 @@ class Turnstile:
         self._connection = connection
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._rounds = 0
+        self._is_admitting = False
 
     async def passed(self) -> None:
         """Returns at once, unless much is left to be sent: then after those that came before."""
-        if not self._waiting and self._has_room():
+        if not self._is_admitting and self._has_room():
             return
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
         self._waiting.append(turn)
-        if len(self._waiting) == 1:
+        if not self._is_admitting:
+            self._is_admitting = True
             self._rounds = 0
             loop.call_soon(self._admit)
         await turn
@@ -44,11 +46,13 @@ class Turnstile:
             self._rounds, group = 0, GROUP
         elif self._rounds > _PATIENCE:
             group = len(self._waiting)
+        # Also after the last group: it goes on in the next round, and nobody may overtake it in this one.
+        self._is_admitting = bool(self._waiting)
         for _ in range(min(group, len(self._waiting))):
             turn = self._waiting.popleft()
             if not turn.done():  # who was cancelled is not there any more
                 turn.set_result(None)
-        if self._waiting:
+        if self._is_admitting:
             asyncio.get_running_loop().call_soon(self._admit)
 
     def _has_room(self) -> bool:

@@ -64,3 +64,22 @@ async def test_a_broker_that_reads_nothing_is_not_waited_for():
     async with asyncio.timeout(10), asyncio.TaskGroup() as crowd:
         for _ in range(3):
             crowd.create_task(turnstile.passed())
+
+
+async def test_nobody_overtakes_those_that_have_just_been_let_through():
+    """They go on a round of the event loop later; who comes in between goes after them."""
+    connection = Buffered()
+    turnstile = Turnstile(connection)  # pyright: ignore[reportArgumentType]
+    said: list[str] = []
+
+    async def speak(word: str) -> None:
+        await turnstile.passed()
+        said.append(word)
+
+    async with asyncio.TaskGroup() as crowd:
+        crowd.create_task(speak("first"))
+        await asyncio.sleep(0)  # it waits
+        await asyncio.sleep(0)
+        connection.pending_data_size = 0
+        crowd.create_task(speak("second"))  # right after the first is let through
+    assert said == ["first", "second"]
