@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -69,7 +70,7 @@ async def connected(
 
     async def failed(error: Exception) -> None:
         # What prevents the first connection is raised; what repeats with every try to reconnect is said once.
-        is_away = isinstance(error, _AWAY)
+        is_away = _is_away(error)
         news = "away" if is_away else repr(error)
         level = logging.WARNING if made.is_set() and news not in said else logging.DEBUG
         said.add(news)
@@ -146,11 +147,14 @@ class _Connection(Connection):
         await super()._process_info(info, initial_connection)
 
     def let_go(self) -> None:
-        """Of a broker that does not read: nats-py would wait for ever until it has what is left for it."""
+        """Of a broker that does not read: nats-py would wait for ever until it has what is left for it. Or of
+        one whose certificate was refused: for ever, too, until a transport without its handshake is closed.
+        """
         self._pending, self._pending_data_size = [], 0
         writer = getattr(self._transport, "_io_writer", None)  # a WebSocket has none
         if writer is not None:
             writer.transport.abort()
+            self._transport = None
 
     def _wants_tls(self) -> bool:
         server = self._current_server
@@ -170,6 +174,8 @@ async def close(connection: Connection) -> None:
             except nats.errors.TimeoutError:
                 if isinstance(connection, _Connection):
                     connection.let_go()
+        elif isinstance(connection, _Connection):
+            connection.let_go()
     # TypeError: what asyncio of Python 3.12 and 3.13 raises where something is left for a dead transport;
     # AssertionError: nats-py's, for a connection that failed before it was begun, at a key that is not there
     with contextlib.suppress(nats.errors.Error, OSError, RuntimeError, TypeError, AssertionError):
@@ -200,6 +206,13 @@ def _has_port(address: str) -> bool:
     return port != 0
 
 
+def _is_away(error: Exception) -> bool:
+    """Whether nobody is there, or answers: where one side refuses the other's certificate, somebody does."""
+    if isinstance(error, ssl.SSLError):
+        return isinstance(error, ssl.SSLEOFError)
+    return isinstance(error, _AWAY)
+
+
 def _reason(error: Exception) -> str:
     """In words, where nats-py and the system have a class or a number."""
     match error:
@@ -207,7 +220,7 @@ def _reason(error: Exception) -> str:
             return "no answer in time"
         case ConnectionRefusedError():
             return "connection refused"
-        case nats.errors.UnexpectedEOF() | ConnectionResetError() | BrokenPipeError():
+        case nats.errors.UnexpectedEOF() | ConnectionResetError() | BrokenPipeError() | ssl.SSLEOFError():
             return "connection lost"
         case _:
             return str(error).removeprefix("nats: ") or type(error).__name__

@@ -1,18 +1,21 @@
 """TLS in both directions: tls.conf beside users.conf."""
 
 import asyncio
+import logging
 import os
 import ssl
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from atto.broker.connection import connected
 from atto.broker.server import EmbeddedBroker
 from atto_client import BrokerUnavailable, Client
 from atto_workers import Worker
-from tests.permissions.certificates import Authority
+from tests.permissions.certificates import Authority, Signed
 from tests.permissions.deployment import declare, echo, login, serving
 
 # nats-py leaves a connection whose handshake failed to the garbage collector
@@ -103,3 +106,34 @@ async def test_nothing_travels_in_the_clear(secured: EmbeddedBroker):
     with pytest.raises(BrokerUnavailable):
         async with Client(secured.url, connect_timeout=0.5, **login("atto-client")):
             pass
+
+
+async def test_a_certificate_that_is_refused_on_a_reconnect_is_told_and_does_not_hold_up_the_end(
+    authority: Authority, tmp_path: Path
+):
+    """The broker is not away then, and will not come back by itself."""
+
+    def config(certificate: Signed) -> str:
+        return f'tls {{ cert_file: "{certificate.certificate}", key_file: "{certificate.key}" }}'
+
+    class Told(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "certificate verify failed" in record.getMessage():
+                told.set()
+
+    told = asyncio.Event()
+    handler = Told(logging.WARNING)
+    log = logging.getLogger("atto.broker")
+    stranger = Authority(tmp_path, "stranger")
+    async with EmbeddedBroker(config=config(authority.sign("server"))) as broker:
+        options: dict[str, Any] = {"tls": context(authority, name=None), "reconnect_time_wait": 0.05}
+        port = int(broker.url.rpartition(":")[2])
+        log.addHandler(handler)
+        try:
+            async with asyncio.timeout(20):
+                async with connected(broker.url, name="test", on_reconnect=lambda: None, **options):
+                    await broker.kill()
+                    async with EmbeddedBroker(config=config(stranger.sign("other")), port=port):
+                        await told.wait()
+        finally:
+            log.removeHandler(handler)
