@@ -44,6 +44,12 @@ class Requests:
         self._waiting: dict[str, _Waiting] = {}
         self._posted: dict[str, Callable[[Msg], None]] = {}
         self._subscription: Any = None
+        self._is_left = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether no reply will come any more."""
+        return self._is_left or self.connection.is_closed
 
     async def __aenter__(self) -> Self:
         self._subscription = await subscribe(self.connection, f"{self._inbox}.*", self._dispatch)
@@ -52,6 +58,7 @@ class Requests:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_left = True
         with contextlib.suppress(nats.errors.Error):
             await self._subscription.unsubscribe()
         for request in self._requests.values():

@@ -89,7 +89,7 @@ class Submission:
                 await asyncio.sleep(RETRY_PAUSE)
             except BrokerUnavailable as error:
                 maybe_accepted = True
-                if left <= 0 or jetstream.connection.is_closed:
+                if left <= 0 or jetstream.is_closed:
                     raise self._gave_up(maybe_accepted, error) from error
                 await asyncio.sleep(RETRY_PAUSE)
 

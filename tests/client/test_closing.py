@@ -9,7 +9,7 @@ import pytest
 from atto.broker.connection import connected
 from atto.broker.jetstream import JetStream
 from atto.broker.server import EmbeddedBroker
-from atto_client import BrokerUnavailable, Client
+from atto_client import AcceptanceUnknown, BrokerUnavailable, Client
 from atto_workers import Topology
 
 RUNS = 3
@@ -102,4 +102,17 @@ async def test_who_is_cancelled_while_the_client_closes_leaves_nothing_behind(br
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
+        os.kill(broker.pid, signal.SIGCONT)
+
+
+async def test_who_still_submits_is_told_at_once_also_where_the_connection_stays_open(broker):
+    """No reply can come any more, and nobody is to wait for one."""
+    async with connected(broker.url, name="mine", on_reconnect=lambda: None) as connection:
+        async with Client(connection=connection) as client:
+            os.kill(broker.pid, signal.SIGSTOP)
+            submitting = asyncio.create_task(client.submit("s", "hi"))
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            with pytest.raises(AcceptanceUnknown):
+                await submitting
         os.kill(broker.pid, signal.SIGCONT)
