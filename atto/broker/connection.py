@@ -183,10 +183,16 @@ async def close(connection: Connection) -> None:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raises `TypeError` for what is no option of `nats.connect`, so that a slip of the pen is noticed."""
+    """Raises `TypeError` for what is no option of `nats.connect`, so that a slip of the pen is noticed.
+
+    `ValueError` for an `inbox_prefix` with which no reply would come.
+    """
     unknown = [name for name in options if name not in _KNOWN]
     if unknown:
         raise TypeError(f"unexpected argument {', '.join(unknown)}: neither ours nor one of nats.connect")
+    prefix = options.get("inbox_prefix") or "_INBOX"
+    if prefix.split() != [prefix]:
+        raise ValueError(f"inbox_prefix {prefix!r}: a subject has no spaces")
 
 
 def _check_addresses(servers: str | list[str]) -> None:

@@ -8,7 +8,7 @@ import ssl
 
 import pytest
 
-from atto.broker.connection import connected
+from atto.broker.connection import check_options, connected
 from atto.broker.server import EmbeddedBroker
 from atto.protocol.errors import BrokerUnavailable
 
@@ -121,3 +121,10 @@ async def test_a_broker_that_goes_away_is_told_once_and_in_words(caplog):
     assert warnings[0].startswith(f"connection mine: the broker at {url} is away (connection ")
     assert warnings[0].endswith("); trying again")
     assert warnings[1] == "connection mine: reconnected"
+
+
+@pytest.mark.parametrize("prefix", ["a b", "a ", b"a\tb"])
+def test_an_inbox_with_spaces_is_refused(prefix: str | bytes):
+    with pytest.raises(ValueError, match="no spaces"):
+        check_options({"inbox_prefix": prefix})
+    check_options({"inbox_prefix": prefix.split()[0]})
