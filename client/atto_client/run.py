@@ -84,7 +84,7 @@ class AttachedRun(Run):
     `async for` that is left early Python cancels the run soon; `async with` does it there and then. Closing
     the client leaves all of its runs.
 
-    `entered`: where this run is while it is entered.
+    `entered`: where this run is while it is entered, or about to be.
     """
 
     def __init__(
@@ -113,13 +113,15 @@ class AttachedRun(Run):
         async with self._door:
             if self._listener is not None:
                 return False
+            self._entered.add(self)
             try:
                 self._listener = await self._begin()
-            except asyncio.CancelledError:
-                await self._abandon()  # the turn may have been accepted all the same
+            except BaseException as error:
+                self._entered.discard(self)
+                if isinstance(error, asyncio.CancelledError):
+                    await self._abandon()  # the turn may have been accepted all the same
                 raise
             self._is_heard = False
-            self._entered.add(self)
             return True
 
     async def __aexit__(

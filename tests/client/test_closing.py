@@ -9,6 +9,7 @@ import pytest
 from atto.broker.connection import connected
 from atto.broker.jetstream import JetStream
 from atto.broker.server import EmbeddedBroker
+from atto.protocol.subjects import Subjects
 from atto_client import AcceptanceUnknown, BrokerUnavailable, Client
 from atto_workers import Topology
 
@@ -116,3 +117,19 @@ async def test_who_still_submits_is_told_at_once_also_where_the_connection_stays
             with pytest.raises(AcceptanceUnknown):
                 await submitting
         os.kill(broker.pid, signal.SIGCONT)
+
+
+async def test_a_run_that_is_about_to_be_entered_is_left_too(broker):
+    """Its turn is on its way: it would go on although nobody hears it."""
+    async with asyncio.timeout(30):
+        async with Client(broker.url) as client:
+            entering = asyncio.create_task(client.run("s", "hi").__aenter__())
+            await asyncio.sleep(0)
+        run = await entering
+        async with (
+            connected(broker.url, name="test", on_reconnect=lambda: None) as connection,
+            JetStream(connection) as jetstream,
+        ):
+            subjects = Subjects()
+            cancel = await jetstream.last(subjects.cancels_stream, subjects.cancel("s", run.run_id))
+    assert cancel is not None
