@@ -157,3 +157,5 @@ def test_a_stream_that_makes_no_sense_is_an_error_that_names_the_model(stream):
 def test_policies_that_are_none_are_refused_at_once():
     with pytest.raises(TypeError, match="give a ModelPolicy"):
         ModelGateway(RetryPolicy())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="maps 'openai:\\*' to an object of type int"):
+        ModelGateway({"openai:*": 5})  # type: ignore[dict-item]

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from atto import ToolError, tool
-from atto_workers.run.tool_failures import log_failure
+from atto_workers.run.tool_failures import _chain, log_failure
 
 
 async def failed(broken, caplog) -> logging.LogRecord:
@@ -58,3 +58,19 @@ async def test_a_timeout_is_called_one(caplog):
 
     record = await failed(slow, caplog)
     assert "failed: ToolTimeout at test_tool_failures.py:" in record.getMessage()
+
+
+async def test_a_cause_that_counts_as_false_is_one():
+    class Empty(Exception):
+        def __len__(self) -> int:
+            return 0
+
+    @tool
+    async def broken() -> None:
+        """Breaks."""
+        raise KeyError("Oslo") from Empty()
+
+    with pytest.raises(ToolError) as caught:
+        await broken.call({}, None)
+    chain = list(_chain(caught.value.__cause__))
+    assert [type(error) for error in chain] == [KeyError, Empty]

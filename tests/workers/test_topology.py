@@ -57,6 +57,11 @@ def test_a_namespace_is_one_short_token(namespace):
         Topology(namespace)
 
 
+def test_a_bound_on_turns_is_not_below_none_at_all():
+    with pytest.raises(ValueError, match="max_turns must be at least 0"):
+        Topology(max_turns=-1)
+
+
 @pytest.mark.parametrize("setting", ["partitions", "backlog", "replicas"])
 def test_settings_are_positive(setting):
     with pytest.raises(ValueError, match=setting):

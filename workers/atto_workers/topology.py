@@ -85,6 +85,8 @@ class Topology:
         for name, value in (("partitions", partitions), ("backlog", backlog), ("replicas", replicas)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
+        if max_turns is not None and max_turns < 0:
+            raise ValueError(f"max_turns must be at least 0 (no bound), not {max_turns}")
         self.subjects = Subjects(namespace)
         self._partitions = partitions
         self._turns: dict[str, Any] = {"max_msgs_per_subject": backlog, "max_msgs": max_turns}

@@ -2,13 +2,12 @@
 
 import importlib
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from atto.agents import Agent
 from atto_workers.cli.exits import Unusable
-from atto_workers.gateway import ModelGateway, ModelPolicies, ModelPolicy
+from atto_workers.gateway import ModelGateway, ModelPolicies
 
 _FORM = "write it as module:variable, as `app:agent` for app.py"
 
@@ -39,22 +38,9 @@ def load_policies(name: str) -> ModelPolicies:
     policies = _load(name)
     try:
         ModelGateway(policies)
-        _check_patterns(policies)
     except TypeError as error:
         raise Unusable(f"{name!r} says not how models are treated: {error}") from error
     return policies
-
-
-def _check_patterns(policies: Any) -> None:
-    """Raises `TypeError`, which otherwise the first turn would find."""
-    if not isinstance(policies, Mapping):
-        return
-    for pattern, policy in cast("Mapping[Any, Any]", policies).items():
-        if not isinstance(pattern, str) or not isinstance(policy, ModelPolicy):
-            raise TypeError(
-                f"it maps {pattern!r} to an object of type {type(policy).__name__}: "
-                "patterns are strings, and each has a ModelPolicy"
-            )
 
 
 def _load(name: str) -> Any:

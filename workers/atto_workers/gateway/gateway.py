@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from typing import Any, cast
 
 from atto.models import Model, ModelRequest
 from atto.models.assemble import Assembled
@@ -54,6 +55,8 @@ class ModelGateway:
                 "`ModelPolicy(retries=RetryPolicy(tries=2))`, a mapping of patterns to such, or a function"
             )
         self._policies: ModelPolicies = ModelPolicy() if policies is None else policies
+        if isinstance(policies, Mapping):
+            _check_patterns(cast("Mapping[Any, Any]", policies))
         self._clock = clock
         self._jitter = jitter
         self._upstreams: dict[Origin, Upstream] = {}
@@ -106,6 +109,16 @@ class ModelGateway:
             upstream = Upstream(origin, policy, clock=self._clock, jitter=self._jitter)
             self._upstreams[origin] = upstream
         return upstream
+
+
+def _check_patterns(policies: Mapping[Any, Any]) -> None:
+    """Raises `TypeError`, which otherwise the first call would find."""
+    for pattern, policy in policies.items():
+        if not isinstance(pattern, str) or not isinstance(policy, ModelPolicy):
+            raise TypeError(
+                f"`models` maps {pattern!r} to an object of type {type(policy).__name__}: "
+                "patterns are strings, and each has a ModelPolicy"
+            )
 
 
 def may_fall_back(error: ModelError) -> bool:

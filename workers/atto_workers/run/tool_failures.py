@@ -52,7 +52,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        context = None if error.__suppress_context__ else error.__context__
+        error = context if error.__cause__ is None else error.__cause__  # one may be false, as a container is
 
 
 def _authors(trace: TracebackType | None) -> TracebackType | None:
