@@ -10,13 +10,51 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := "1"
 _list:
     @"{{just_executable()}}" --list --unsorted
 
-# a streamed conversation on the terminal
-quickstart: setup
-    @"{{bin}}/python" examples/quickstart.py
+# a streamed conversation on the terminal; installs only what that needs
+quickstart: (setup "quickstart")
+    #!/bin/sh
+    set -eu
+    cd "{{justfile_directory()}}"
+    if [ -n "${OPENAI_API_KEY:-}${OPENAI_BASE_URL:-}" ]; then "{{just_executable()}}" setup openai; fi
+    exec "{{bin}}/python" examples/quickstart.py
 
-# the tests; arguments go to pytest: `just test -k order`
+# the tests, side by side on all cores; with arguments for pytest one after another: `just test -k order`
 test *ARGS: setup
-    @"{{bin}}/python" -m pytest "$@"
+    #!/bin/sh
+    set -eu
+    cd "{{justfile_directory()}}"
+    if [ $# -eq 0 ]; then
+        echo "Running the tests: about 6 minutes on two cores"
+        set -- -n auto --dist loadfile
+    fi
+    exec "{{bin}}/python" -m pytest "$@"
+
+# the core tests on another Python, if it is installed: `just test-on 3.13`
+test-on VERSION *ARGS: setup
+    #!/bin/sh
+    set -eu
+    cd "{{justfile_directory()}}"
+    export PATH="{{bin}}:$PATH"
+    shift
+    environment=.cache/python-{{VERSION}}
+    if [ ! -x $environment/bin/python ]; then
+        for python in python{{VERSION}} "${PYENV_ROOT:-$HOME/.pyenv}/versions/{{VERSION}}".*/bin/python; do
+            if "$python" -c "" 2>/dev/null; then break; fi
+            python=
+        done
+        if [ -z "$python" ]; then echo "Python {{VERSION}} is not installed here"; exit 0; fi
+        uv venv --quiet --python "$("$python" -c "import sys; print(sys.executable)")" $environment
+    fi
+    $environment/bin/python requirements/install.py dev
+    exec $environment/bin/python -m pytest -n auto --dist loadfile -p no:cacheprovider \
+        --deselect tests/integration/test_replicas.py \
+        tests/protocol tests/agents tests/broker tests/client tests/workers tests/stores tests/integration "$@"
+
+# the documentation site, built without a warning
+docs: setup (setup "docs")
+    "{{bin}}/python" -m pytest -m docs
+    @NO_MKDOCS_2_WARNING=1 "{{bin}}/mkdocs" build --quiet --strict --site-dir .cache/site
+    @echo "open .cache/site/index.html"
 
 # the producers of examples/producers in every language whose toolchain is here
 test-producers *ARGS: setup
@@ -24,7 +62,7 @@ test-producers *ARGS: setup
 
 # the image and its services in the Docker engine of DOCKER_HOST, else the usual one of this machine, else
 # the one that the command ATTO_DOCKER_UP starts: it prints the variables to export
-test-containers *ARGS: setup
+test-containers *ARGS: setup (setup "containers")
     #!/bin/sh
     set -eu
     cd "{{justfile_directory()}}"
@@ -39,7 +77,11 @@ chaos SECONDS SEED *ARGS: setup
 
 # what things cost: `just bench turns` for a turn, `growth` for commits, `all` for everything (docs/performance.md)
 bench *ARGS: setup
-    @"{{bin}}/python" -m benchmarks "$@"
+    #!/bin/sh
+    set -eu
+    cd "{{justfile_directory()}}"
+    if [ "${1:-}" = plot ]; then "{{just_executable()}}" setup bench; fi
+    exec "{{bin}}/python" -m benchmarks "$@"
 
 # everything that can be checked without running it
 check: setup
@@ -57,37 +99,27 @@ fmt: setup
 schemas: setup
     "{{bin}}/python" -m atto.protocol.schemas docs/schemas
 
-# .venv with what the lock names and the three distributions of this tree; nothing to do if they are there
-setup:
+# .venv with the packages of a lock of requirements/ and this tree; does nothing if they are there
+setup GROUP="dev":
     #!/bin/sh
     set -eu
     cd "{{justfile_directory()}}"
-    stamp=.venv/setup-stamp
-    sources="requirements.lock pyproject.toml client/pyproject.toml workers/pyproject.toml"
-    if [ -e $stamp ] && [ -z "$(find $sources -newer $stamp)" ]; then exit 0; fi
     [ -x .venv/bin/python ] || python3 -m venv .venv
-    touch $stamp.new
-    pip="{{bin}}/python -m pip install --quiet --disable-pip-version-check"
-    # the lock is complete: without a resolver, a release of today changes nothing (pip 23 tries the newest
-    # version of `name[extra]` first, and then misses its hash)
-    $pip --no-deps --require-hashes -r requirements.lock
-    $pip --no-deps --no-build-isolation -e . -e client -e workers
-    "{{bin}}/python" -m pip check --quiet --disable-pip-version-check
-    mv $stamp.new $stamp
+    exec .venv/bin/python requirements/install.py "{{GROUP}}"
 
 # resolves the dependencies anew; `just lock --upgrade` to newer versions
 lock *ARGS: setup
-    "{{bin}}/uv" pip compile pyproject.toml client/pyproject.toml workers/pyproject.toml \
-        --group dev --all-extras --universal --python-version 3.11 --generate-hashes \
-        --no-emit-package atto-agents --no-emit-package atto-client --no-emit-package atto-workers \
-        --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet \
-        --output-file requirements.lock "$@"
-    "{{bin}}/uv" pip compile --group image \
-        --universal --python-version 3.11 --generate-hashes --constraint requirements.lock \
-        --no-emit-package atto-agents --no-emit-package atto-client --no-emit-package atto-workers \
-        --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet \
-        --output-file deploy/requirements.lock "$@"
-    printf 'hatchling\nsetuptools\n' | "{{bin}}/uv" pip compile - \
-        --universal --python-version 3.11 --generate-hashes --constraint requirements.lock \
-        --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet \
-        --output-file deploy/build.lock "$@"
+    #!/bin/sh
+    set -eu
+    cd "{{justfile_directory()}}"
+    compile() {
+        "{{bin}}/uv" pip compile --universal --python-version 3.11 --generate-hashes --quiet \
+            --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+            --no-emit-package atto-agents --no-emit-package atto-client --no-emit-package atto-workers "$@"
+    }
+    compile --group dev --output-file requirements/dev.lock "$@"
+    for group in quickstart openai docs bench containers; do
+        compile --group $group --constraint requirements/dev.lock --output-file requirements/$group.lock "$@"
+    done
+    compile --group image --constraint requirements/dev.lock --output-file deploy/requirements.lock "$@"
+    printf 'hatchling\nsetuptools\n' | compile --constraint requirements/dev.lock --output-file deploy/build.lock "$@" -

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 
 import msgspec
 import nats
@@ -14,6 +14,17 @@ from atto.broker.refusals import STREAM_NOT_FOUND
 from atto.broker.server import EmbeddedBroker
 from atto.protocol.errors import BrokerRefused
 from atto.protocol.subjects import Subjects
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test logs may be no Unicode; between the processes of pytest-xdist only Unicode travels."""
+    report = yield
+    report.sections = [
+        (title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections
+    ]
+    return report
+
 
 _SETTLING = 20  # iterations of the loop within which what was cancelled has to end
 

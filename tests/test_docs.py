@@ -174,6 +174,7 @@ with trace.use_span(trace.NonRecordingSpan(context)):
     assert await output_of(directory, sys.executable, "caller.py") == "paid 5 in trace abc\n"
 
 
+@pytest.mark.docs
 async def test_the_documentation_is_built_without_a_warning(tmp_path: Path):
     await output_of(ROOT, sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path))
     assert "SessionBacklogFull" in (tmp_path / "reference" / "errors" / "index.html").read_text()

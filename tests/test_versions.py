@@ -1,4 +1,5 @@
 import importlib.metadata
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,28 @@ def test_all_have_one_licence_and_one_lowest_python():
     }
 
 
-def test_the_lock_has_hashes_and_names_no_address_and_no_distribution_of_this_tree():
-    lock = (ROOT / "requirements.lock").read_text()
+LOCKS = {path.stem: path for path in (ROOT / "requirements").glob("*.lock")}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_has_hashes_and_names_no_address_and_no_distribution_of_this_tree(name):
+    lock = LOCKS[name].read_text()
     assert "://" not in lock
     assert "index-url" not in lock
     packages = lock.replace("\\\n", "").splitlines()
     assert all("--hash=sha256:" in package for package in packages)
     assert not [package for package in packages if package.startswith(("atto", "-", "/", "."))]
+
+
+@pytest.mark.parametrize("name", set(LOCKS) - {"dev"})
+def test_the_locks_of_one_environment_agree(name):
+    ours, theirs = (_pins(LOCKS[each]) for each in (name, "dev"))
+    assert {each: ours[each] for each in ours.keys() & theirs.keys() if ours[each] != theirs[each]} == {}
+
+
+def test_a_conversation_needs_few_packages():
+    assert len(_pins(LOCKS["quickstart"])) <= 20
+
+
+def _pins(path: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", path.read_text(), re.MULTILINE))

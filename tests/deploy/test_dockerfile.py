@@ -65,7 +65,7 @@ def test_dependencies_come_by_hash_and_the_tree_without_asking_anybody():
 
 def test_the_locks_agree_with_that_of_development():
     """The image holds what the tests ran with."""
-    pinned = dict(pins(ROOT / "requirements.lock"))
+    pinned = dict(pins(ROOT / "requirements" / "dev.lock"))
     assert {
         name: version for name, version in pins(DEPLOY / "requirements.lock") if pinned[name] != version
     } == {}
