@@ -5,8 +5,8 @@ import functools
 import inspect
 import math
 import re
-from collections.abc import Callable
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from atto.agents.context import ToolContext
 from atto.agents.docs import read_docs
@@ -14,7 +14,8 @@ from atto.agents.given_schema import GivenParameters
 from atto.agents.results import to_result
 from atto.agents.schema import Parameters, SignatureParameters
 from atto.agents.signature import Signature, read_signature
-from atto.agents.threads import in_thread
+from atto.aio.beside import in_task, threads
+from atto.aio.user_code import Escaped, UserCode, describe
 from atto.models.base import ToolSpec
 from atto.protocol.errors import InvalidTool, ToolError, ToolFailed, ToolTimeout
 from atto.protocol.messages import InputPart
@@ -68,6 +69,8 @@ class Tool(Generic[P, R]):
         except InvalidTool as error:
             raise InvalidTool(f"tool {where}: {error}") from error.__cause__
         self._context = signature.context
+        self._is_coroutine = inspect.iscoroutinefunction(function)
+        self._label = f"atto-tool-{self.name}"
         self.parallel = parallel
         self.at_most_once = at_most_once
         self.read_only = read_only
@@ -89,39 +92,61 @@ class Tool(Generic[P, R]):
 
         Raises `ToolError` for everything that the model is to read as an error: `ToolArgumentsInvalid`
         before the function is called, `ToolTimeout`, `ToolFailed`, or what the function raised of its own.
-        CancelledError passes if this task was cancelled, as does KeyboardInterrupt; SystemExit is the tool's
-        failure: one turn does not end the process that serves all.
+        Whatever else it raises is its failure, `SystemExit` and `KeyboardInterrupt` included: one call does
+        not end the process that serves all. Only the cancellation of this task passes, and a signal.
 
         A synchronous function runs in a thread. Past its time-out it is left behind in that thread, which
-        nothing can stop: what it still does is lost, its effects are not. An asynchronous function is
-        cancelled, and awaited until it lets go.
+        nothing can stop: what it still does is lost, its effects are not. An asynchronous function runs in a
+        task of its own, which is cancelled; one that has not let go 5 seconds later is left behind, too.
         """
-        keywords = self._parameters.bind(arguments)
-        if self._context is not None:
-            keywords[self._context] = context
-        return to_result(await self._run(keywords))
-
-    async def _run(self, keywords: dict[str, Any]) -> Any:
+        call = UserCode("tool", self.name, context.session, context.run_id)
         timeout = asyncio.timeout(self.timeout)
         try:
             async with timeout:
-                return await self._invoke(keywords)
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and _was_cancelled():
-                raise
+                if self._is_coroutine:
+                    return await in_task(self._in_task(call, arguments, context), self._label, call)
+                with call:
+                    return await self._in_thread(arguments, context)
+        except Exception as error:
             if timeout.expired():
                 raise ToolTimeout(f"the tool did not end within {self.timeout:g} seconds") from error
             if isinstance(error, ToolError):
                 raise
-            raise ToolFailed(_describe(error)) from error
+            cause = error.__cause__ if isinstance(error, Escaped) else error
+            raise ToolFailed(describe(error)) from cause
 
-    async def _invoke(self, keywords: dict[str, Any]) -> Any:
-        call = functools.partial(self._function, **keywords)  # pyright: ignore[reportCallIssue]
-        if inspect.iscoroutinefunction(self._function):
-            result = call()
-        else:
-            result = await in_thread(call, f"atto-tool-{self.name}")
-        return await result if inspect.isawaitable(result) else result
+    async def _in_task(
+        self, call: UserCode, arguments: dict[str, Any], context: ToolContext
+    ) -> str | tuple[InputPart, ...]:
+        with call:
+            keywords = self._keywords(arguments, context)
+            result: Any = self._function(**keywords)  # pyright: ignore[reportCallIssue]
+            return to_result(await result)
+
+    async def _in_thread(
+        self, arguments: dict[str, Any], context: ToolContext
+    ) -> str | tuple[InputPart, ...]:
+        def work() -> Any:
+            keywords = self._keywords(arguments, context)
+            result: Any = self._function(**keywords)  # pyright: ignore[reportCallIssue]
+            return result if inspect.isawaitable(result) else to_result(result)
+
+        result = await threads.run(work, self._label)
+        if inspect.isawaitable(result):
+            call = UserCode("tool", self.name, context.session, context.run_id)
+            return await in_task(_awaited(call, result), self._label, call)
+        return result
+
+    def _keywords(self, arguments: dict[str, Any], context: ToolContext) -> dict[str, Any]:
+        keywords = self._parameters.bind(arguments)
+        if self._context is not None:
+            keywords[self._context] = context
+        return keywords
+
+
+async def _awaited(call: UserCode, result: Awaitable[Any]) -> str | tuple[InputPart, ...]:
+    with call:
+        return to_result(await result)
 
 
 @overload
@@ -218,18 +243,3 @@ def _checked_timeout(timeout: float | None) -> float | None:
     if timeout is not None and not 0 < timeout < math.inf:
         raise InvalidTool(f"its timeout is {timeout}: give seconds above 0, or None for no time-out")
     return timeout
-
-
-def _was_cancelled() -> bool:
-    """Whether somebody cancels this task, rather than the tool having raised CancelledError by itself."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
-
-
-def _describe(error: BaseException) -> str:
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        return "; ".join(map(_describe, group.exceptions))
-    name = type(error).__name__
-    text = str(error)
-    return f"{name}: {text}" if text else name

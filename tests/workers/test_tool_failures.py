@@ -5,13 +5,16 @@ import logging
 
 import pytest
 
-from atto import ToolError, tool
+from atto import ToolContext, ToolError, tool
+from atto.agents import State
 from atto_workers.run.tool_failures import _chain, log_failure
+
+CONTEXT = ToolContext(session="s", run_id="r", step=1, call_id="c", metadata={}, state=State({}))
 
 
 async def failed(broken, caplog) -> logging.LogRecord:
     with pytest.raises(ToolError) as caught:
-        await broken.call({}, None)
+        await broken.call({}, CONTEXT)
     log_failure(broken, "r", caught.value, caught.value.__cause__)
     return caplog.records[-1]
 
@@ -39,7 +42,7 @@ async def test_the_traceback_is_the_authors_and_comes_once(threaded, caplog):
     assert "failed: KeyError at test_tool_failures.py:" in first.getMessage()
     assert "Oslo" not in first.getMessage()
     shown = logging.Formatter().format(first)
-    assert ("in deeper" in shown, "in _invoke" in shown, "threads.py" in shown) == (True, False, False)
+    assert ("in deeper" in shown, "in _in_t" in shown, "beside.py" in shown) == (True, False, False)
     assert second.exc_info is None
     assert (await failed(raising(threaded=threaded), caplog)).exc_info is not None  # another tool
 
@@ -71,6 +74,6 @@ async def test_a_cause_that_counts_as_false_is_one():
         raise KeyError("Oslo") from Empty()
 
     with pytest.raises(ToolError) as caught:
-        await broken.call({}, None)
+        await broken.call({}, CONTEXT)
     chain = list(_chain(caught.value.__cause__))
     assert [type(error) for error in chain] == [KeyError, Empty]

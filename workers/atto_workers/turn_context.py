@@ -4,6 +4,8 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Self
 
+from atto.aio.user_code import Kind, UserCode
+
 _turn: ContextVar[dict[str, Any] | None] = ContextVar("atto_turn", default=None)
 
 
@@ -31,3 +33,9 @@ class TurnContext:
 def current_turn() -> dict[str, Any]:
     """The fields of the turn that the calling task is about; empty outside of turns."""
     return dict(_turn.get() or {})
+
+
+def user_code(kind: Kind, name: str) -> UserCode:
+    """To enter users' code on behalf of the turn that the calling task is about."""
+    turn = _turn.get() or {}
+    return UserCode(kind, name, turn.get("session", ""), turn.get("run", ""))

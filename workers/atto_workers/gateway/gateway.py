@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, cast
 
+from atto.aio.user_code import describe
 from atto.models import Model, ModelRequest
 from atto.models.assemble import Assembled
 from atto.protocol.errors import ModelError
@@ -16,6 +17,7 @@ from atto_workers.gateway.retries import Jitter
 from atto_workers.gateway.stream import OnChunk
 from atto_workers.gateway.upstream import OnRestart, Upstream
 from atto_workers.gateway.usage import ModelUsage
+from atto_workers.turn_context import user_code
 
 _log = logging.getLogger("atto.worker")
 
@@ -102,8 +104,12 @@ class ModelGateway:
         raise ValueError("a call needs at least one model")
 
     def _upstream(self, model: Model) -> Upstream:
-        origin = model.origin
-        upstream = self._upstreams.get(origin)
+        try:
+            with user_code("model", type(model).__name__):
+                origin = model.origin
+                upstream = self._upstreams.get(origin)
+        except Exception as error:
+            raise ModelError(f"the origin of {type(model).__name__} raised {describe(error)}") from error
         if upstream is None:
             policy = policy_of(self._policies, origin)
             upstream = Upstream(origin, policy, clock=self._clock, jitter=self._jitter)

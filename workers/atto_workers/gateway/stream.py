@@ -4,12 +4,14 @@ import contextlib
 import logging
 from collections.abc import Callable
 
+from atto.aio.user_code import describe
 from atto.broker.alarms import Alarms
 from atto.models import Chunk, Model, ModelRequest, UsageChunk
 from atto.models.assemble import Assembled, Assembler
 from atto.protocol.errors import ModelError
 from atto.protocol.messages import Usage
 from atto_workers.gateway.timeouts import StreamTimer, TimeoutPolicy
+from atto_workers.turn_context import user_code
 
 OnChunk = Callable[[Chunk], None]
 
@@ -31,9 +33,9 @@ class ModelStream:
     async def read(self, on_chunk: OnChunk) -> Assembled:
         """The whole answer; every chunk of it was handed to `on_chunk`. Raises nothing but `ModelError`."""
         try:
-            assembler = Assembler(self._model.origin)
-            heard, add = self._timer.heard, assembler.add
-            with self._timer:
+            with self._timer, user_code("model", self._name):
+                assembler = Assembler(self._model.origin)
+                heard, add = self._timer.heard, assembler.add
                 async with contextlib.aclosing(self._model.stream(self._request)) as chunks:
                     async for chunk in chunks:
                         heard()
@@ -45,9 +47,9 @@ class ModelStream:
         except ModelError:
             raise
         except Exception as error:
-            what = f"{type(self._model).__name__} raised {type(error).__name__}: {error}"
             # Without what it says: it may quote the request. The run's last event has it.
             _log.warning("%s: %s raised", self._name, type(self._model).__name__, exc_info=error)
+            what = f"{type(self._model).__name__} raised {describe(error)}"
             raise ModelError(f"{self._name}: {what}") from error
 
     def _finished(self, assembler: Assembler) -> Assembled:

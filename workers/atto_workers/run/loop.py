@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from atto.agents import Agent, AgentTool
+from atto.aio.user_code import describe
 from atto.models import ModelRequest
 from atto.protocol.errors import ModelError, ToolError, ToolTimeout
 from atto.protocol.events import StateChange, StepRestarted
@@ -17,6 +18,7 @@ from atto_workers.run.delegation import DelegateLog, EventLog
 from atto_workers.run.journal import Progress
 from atto_workers.run.model_calls import call_model
 from atto_workers.run.tool_calls import SessionState, ToolCalls
+from atto_workers.turn_context import user_code
 
 
 class StepsExhausted(Exception):
@@ -67,8 +69,9 @@ async def run_loop(
         tool: AgentTool, call: ToolCallPart, values: dict[str, Any], asked: Progress, said: DelegateLog
     ) -> Answer:
         question = Message.user(tool.question(call.arguments))
+        timeout = asyncio.timeout(tool.timeout)
         try:
-            async with asyncio.timeout(tool.timeout):
+            async with timeout:
                 return await run_loop(
                     tool.agent,
                     Snapshot(session=snapshot.session, state=values),
@@ -82,6 +85,8 @@ async def run_loop(
                     within=within + said.within,
                 )
         except TimeoutError:
+            if not timeout.expired():
+                raise
             raise ToolTimeout(f"agent {tool.agent.name} did not answer within {tool.timeout:g} s") from None
         except (ModelError, StepsExhausted, InstructionFailed) as error:
             raise ToolError(f"agent {tool.agent.name} could not answer: {error}") from error
@@ -119,13 +124,9 @@ async def run_loop(
 async def _request(
     agent: Agent, snapshot: Snapshot, added: list[Message], state: SessionState
 ) -> ModelRequest:
-    try:
-        instruction = await agent.instruct(state.values)
-    except Exception as error:
-        raise InstructionFailed(f"the instruction raised {type(error).__name__}: {error}") from error
     return ModelRequest(
         messages=(*snapshot.messages, *added),
-        instruction=instruction,
+        instruction=await _instruction(agent, state),
         tools=agent.specs,
         temperature=agent.temperature,
         max_tokens=agent.max_tokens,
@@ -134,3 +135,13 @@ async def _request(
         options=dict(agent.options),
         cache_key=snapshot.session,
     )
+
+
+async def _instruction(agent: Agent, state: SessionState) -> str:
+    if isinstance(agent.instruction, str):
+        return agent.instruction
+    try:
+        with user_code("instruction", agent.name):
+            return await agent.instruct(state.values)
+    except Exception as error:
+        raise InstructionFailed(f"the instruction raised {describe(error)}") from error

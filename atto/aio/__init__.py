@@ -1,0 +1,1 @@
+"""What atto adds to asyncio."""
