@@ -169,6 +169,15 @@ class MissingExtra(AuthorError):
     code = "missing_extra"
 
 
+class LifecycleError(AuthorError):
+    """A worker or client was entered while it is open, or used in another process than it was opened in.
+
+    After a fork each process opens its own.
+    """
+
+    code = "lifecycle"
+
+
 class OperatorError(AttoError):
     """Who runs the deployment must act."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
@@ -15,7 +16,14 @@ from atto.broker.alarms import Alarms
 from atto.broker.connection import DEFAULT_SERVER, check_options, connected
 from atto.broker.jetstream import JetStream
 from atto.protocol import codec
-from atto.protocol.errors import AttoError, BrokerUnavailable, NoResponders, NoWorkers, StoreUnavailable
+from atto.protocol.errors import (
+    AttoError,
+    BrokerUnavailable,
+    LifecycleError,
+    NoResponders,
+    NoWorkers,
+    StoreUnavailable,
+)
 from atto.protocol.messages import InputPart, Message
 from atto.protocol.sessions import Snapshot, SnapshotPage
 from atto.protocol.subjects import Subjects
@@ -60,6 +68,7 @@ class Client:
         self._alarms = Alarms()
         self._stack: contextlib.AsyncExitStack | None = None
         self._open: JetStream | None = None
+        self._opened_in = 0
         self._failure: Exception | None = None
 
     async def __aenter__(self) -> Self:
@@ -72,6 +81,7 @@ class Client:
                 )
             )
             self._failure = None
+            self._opened_in = os.getpid()
             self._open = await stack.enter_async_context(JetStream(connection))
             self._stack = stack.pop_all()
         return self
@@ -79,6 +89,8 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._opened_in != os.getpid():
+            return  # the connection is the parent's: what is said over it here would garble it
         try:
             await self._leave_runs()
         finally:
@@ -221,6 +233,11 @@ class Client:
             raise self._failure
         if self._open is None:
             raise BrokerUnavailable("the client is not open: use it inside `async with Client(…) as client`")
+        if self._opened_in != os.getpid():
+            raise LifecycleError(
+                f"this client was opened in process {self._opened_in} and cannot be used in process "
+                f"{os.getpid()}, which was forked from it: open a client in each process"
+            )
         return self._open
 
     async def _listener(self, session: str, run_id: str, *, replay: bool, after: int = 0) -> Listener:

@@ -140,6 +140,33 @@ async def test_a_joiner_does_not_disturb_what_runs(worker, client, namespace):
         assert events_of_run[-1].text == "ab"
 
 
+async def test_a_saturated_worker_hands_over_the_sessions_that_only_wait_for_a_slot(
+    worker, client, namespace, caplog
+):
+    """The one slot is taken by a run that does not end: the partitions of the others move at once."""
+    gate, reached = asyncio.Event(), asyncio.Event()
+    hanging = ScriptedModel.of(lambda _: [Stall(gate, reached), TextChunk("late"), FinishChunk("stop")])
+    options = {"topology": topology(namespace), "grace": 3600.0}
+    async with asyncio.timeout(60), worker(hanging, concurrency=1, **options) as first:
+        slow = await client.submit("slow", "go")
+        await reached.wait()
+        sessions = [f"s{number}" for number in range(2 * PARTITIONS)]
+        waiting = [await client.submit(session, "hi") for session in sessions]
+        async with worker(echo, **options) as second:
+            # All but the partition of the slow run, should that be one of the second worker's.
+            while len(second.partitions) < PARTITIONS // 2 - 1:
+                await asyncio.sleep(0.01)
+            answered = [asyncio.create_task(run.result()) for run in waiting]
+            await asyncio.wait(answered, return_when=asyncio.FIRST_COMPLETED)
+            assert hanging.active == 1
+            gate.set()
+            assert (await slow.result()).text == "late"
+            for task in answered:
+                await task
+    assert first.partitions == frozenset()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_what_does_not_end_within_the_grace_time_goes_on_elsewhere(worker, client, namespace):
     gate, reached = asyncio.Event(), asyncio.Event()
     hanging = ScriptedModel.of(lambda _: [TextChunk("a"), Stall(gate, reached), FinishChunk("stop")])

@@ -93,9 +93,13 @@ class Mailboxes:
                 mailbox.running.stop(reason)
 
     async def settled(self, claim: Claim) -> None:
-        """Returns once nothing runs in the partition; its sessions have left memory then."""
+        """Returns once nothing runs in a closed partition; its sessions have left memory then.
+
+        A session that only waits for a slot runs nothing, and never will: its queue was handed back.
+        """
         for mailbox in list(claim.mailboxes.values()):
-            await mailbox.idle.wait()
+            if mailbox.running is not None:
+                await mailbox.idle.wait()
         self._idle_sessions.drop(claim)
 
     def _hand_back_queued(self, claim: Claim) -> None:

@@ -17,7 +17,7 @@ from atto.stores import SessionStore
 from atto_client import AttachedRun, Client, Run
 from atto_workers.gateway import ModelPolicies, ModelUsage
 from atto_workers.topology import Topology
-from atto_workers.worker import Worker
+from atto_workers.worker import Worker, stopped
 
 
 class Runtime:
@@ -94,20 +94,18 @@ class Runtime:
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
-            self._url = self._nats
+            url = self._nats
             broker: EmbeddedBroker | None = None
-            if self._url is None:
+            if url is None:
                 broker = await stack.enter_async_context(EmbeddedBroker(self._data_dir))
-                self._url = broker.url
-            worker = Worker(self.agent, nats=self._url, **self._worker)
-            self._opened = await stack.enter_async_context(worker)
-            self._client = await stack.enter_async_context(
-                Client(self._url, namespace=self._namespace, **self._options)
-            )
+                url = broker.url
+            worker = await stack.enter_async_context(Worker(self.agent, nats=url, **self._worker))
+            client = await stack.enter_async_context(Client(url, namespace=self._namespace, **self._options))
             if broker is not None:
-                watch = asyncio.create_task(watch_broker(broker, self._client), name="broker watch")
-                stack.callback(watch.cancel)
+                watch = asyncio.create_task(watch_broker(broker, client), name="broker watch")
+                stack.push_async_callback(stopped, watch)
             self._stack = stack.pop_all()
+            self._url, self._opened, self._client = url, worker, client
         return self
 
     async def __aexit__(

@@ -16,7 +16,7 @@ from atto.agents import Agent
 from atto.broker.connection import DEFAULT_SERVER, check_options, connected
 from atto.broker.jetstream import JetStream
 from atto.models import Closeable
-from atto.protocol.errors import BrokerRefused, BrokerUnavailable
+from atto.protocol.errors import BrokerRefused, BrokerUnavailable, LifecycleError
 from atto.protocol.messages import Origin
 from atto.stores import SessionStore, open_store
 from atto_workers.cancels import Cancels
@@ -57,6 +57,9 @@ class Worker:
     `options`: as of `nats.connect`.
 
     Leaving drains: nothing new begins, what runs may finish, every partition is handed back.
+
+    A worker may be made before a process is forked and entered in its children, or entered again once it was
+    left: each time under a new `id`. Entering raises `LifecycleError` while it is open.
     """
 
     def __init__(
@@ -77,6 +80,8 @@ class Worker:
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
         self.id = secrets.token_hex(6)
+        self._made_in = os.getpid()
+        self._entered = False
         self.agent = agent
         self._nats = nats
         self._topology = topology or Topology(namespace)
@@ -87,7 +92,7 @@ class Worker:
         self._idle_sessions = IdleSessions(idle_limit=idle_limit, memory_limit=memory_limit)
         self._gateway = ModelGateway(models)
         check_options(options)
-        self._options: dict[str, Any] = {"name": f"atto-worker-{self.id}", **options}
+        self._options = options
         self._stack: contextlib.AsyncExitStack | None = None
         self._intake: Intake | None = None
         self._mailboxes: Mailboxes | None = None
@@ -123,6 +128,7 @@ class Worker:
         return None if self._steward is None else self._steward.unready()
 
     async def __aenter__(self) -> Self:
+        self._begin_life()
         try:
             await self._join()
         except BaseExceptionGroup as group:  # the task group's, around what went wrong
@@ -130,6 +136,25 @@ class Worker:
                 raise group.exceptions[0] from group
             raise
         return self
+
+    def _begin_life(self) -> None:
+        """A worker that is entered once more, or in a forked process, is another one: under one id, each of
+        two processes would take the other's partitions for its own of an earlier life.
+        """
+        pid = os.getpid()
+        if self._stack is not None:
+            where = "is open already" if self._made_in == pid else f"was open when process {pid} was forked"
+            raise LifecycleError(f"{self!r} {where}: make a Worker of its own")
+        if isinstance(self._nats, Connection) and self._made_in != pid:
+            raise LifecycleError(
+                f"{self!r} was made with a connection of process {self._made_in}, which process {pid} cannot "
+                "use: connect after the fork, or give addresses"
+            )
+        if self._entered or self._made_in != pid:
+            self.id = secrets.token_hex(6)
+        self._made_in, self._entered = pid, True
+        self._intake = self._mailboxes = self._steward = self._joined = None
+        self._reconnected = asyncio.Event()
 
     async def _join(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -184,8 +209,9 @@ class Worker:
     async def _connection(self, stack: contextlib.AsyncExitStack) -> Connection:
         if isinstance(self._nats, Connection):
             return self._nats
+        options: dict[str, Any] = {"name": f"atto-worker-{self.id}", **self._options}
         return await stack.enter_async_context(
-            connected(self._nats, on_reconnect=self._reconnected.set, **self._options)
+            connected(self._nats, on_reconnect=self._reconnected.set, **options)
         )
 
     async def _opened_store(
@@ -212,7 +238,7 @@ class Worker:
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
 
         def serve(work: Coroutine[Any, Any, None], name: str) -> None:
-            stack.push_async_callback(_stopped, tasks.create_task(work, name=name))
+            stack.push_async_callback(stopped, tasks.create_task(work, name=name))
 
         outbox = Outbox(jetstream, is_replicated=declared.replicas > 1)
         serve(outbox.serve(), "outbox")
@@ -329,7 +355,7 @@ class Worker:
                 await asyncio.sleep(0)
 
 
-async def _stopped(task: asyncio.Task[None]) -> None:
+async def stopped(task: asyncio.Task[None]) -> None:
     """Cancels a service and waits for its end, so that what it was about is over when the next part stops."""
     task.cancel()
     await asyncio.wait([task])
