@@ -1,6 +1,7 @@
 """The health endpoints are answered by a thread, so a blocked event loop is noticed."""
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -122,3 +123,77 @@ async def test_a_blocked_loop_is_not_healthy(monkeypatch: pytest.MonkeyPatch):
         time.sleep(0)
         probe.join(5)  # blocks the loop, which is what is tested
     assert seen == [503]
+
+
+async def test_a_connection_ends_however_slowly_it_speaks(monkeypatch: pytest.MonkeyPatch):
+    async def unready() -> str | None:
+        return None
+
+    monkeypatch.setattr(health, "REQUEST_PATIENCE", 0.5)
+    async with health.health_server(0, unready) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(20):
+                while not reader.at_eof():  # a byte now and then, and the request never ends
+                    writer.write(b"x")
+                    await writer.drain()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(0.05):
+                            await reader.read(1)
+        writer.close()
+        assert await asyncio.to_thread(_get, port, "/readyz") == 200
+
+
+async def test_idle_connections_take_nobodys_place_and_no_thread():
+    async def unready() -> str | None:
+        return None
+
+    async with health.health_server(0, unready) as port:
+        before = threading.active_count()
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3 * health.CONNECTIONS)]
+        for _ in range(3):
+            assert await asyncio.to_thread(_get, port, "/healthz") == 200
+        assert threading.active_count() <= before + 1  # the one that asks here
+        for _, writer in idle:
+            writer.close()
+
+
+async def test_however_many_ask_the_store_is_read_once(monkeypatch: pytest.MonkeyPatch):
+    reads = 0
+
+    async def unready() -> str | None:
+        nonlocal reads
+        reads += 1
+        await asyncio.sleep(0.01)
+        return None
+
+    monkeypatch.setattr(health, "REMEMBERED", 60.0)
+    async with health.health_server(0, unready) as port:
+        assert set(await asyncio.gather(*(asyncio.to_thread(_get, port, "/readyz") for _ in range(20)))) == {
+            200
+        }
+    assert reads == 1
+
+
+@pytest.mark.parametrize(
+    "request_", [b"x" * 100_000, b"GET /readyz", b"\xff\xfe\r\n\r\n", b"POST /readyz HTTP/1.1\r\n\r\n"]
+)
+async def test_whatever_is_sent_harms_nobody_else(request_: bytes):
+    async def unready() -> str | None:
+        return None
+
+    async with health.health_server(0, unready) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request_)
+        assert await asyncio.to_thread(_get, port, "/readyz") == 200
+        writer.close()
+
+
+async def test_a_port_that_is_taken_is_an_error():
+    async def unready() -> str | None:
+        return None
+
+    async with health.health_server(0, unready) as port:
+        with pytest.raises(OSError, match="in use"):
+            async with health.health_server(port, unready):
+                pass

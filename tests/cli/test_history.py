@@ -25,7 +25,7 @@ def test_each_part_has_a_line_that_says_whose_it_is():
         "user: hi",
         "user: [media: https://example.org/a.png]",
         "assistant: (reasoning that is not shown)",
-        "assistant: I look[2J",
+        "assistant: I look\\x1b[2J",
     ]
     assert lines[4].startswith("assistant: -> look({'at': 'xxx")
     assert lines[4].endswith("…)")

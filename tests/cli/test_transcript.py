@@ -4,7 +4,6 @@ import io
 from datetime import UTC, datetime
 
 import pytest
-from rich.console import Console
 
 from atto.protocol.events import (
     AgentEvent,
@@ -17,6 +16,7 @@ from atto.protocol.events import (
     ToolStarted,
 )
 from atto.protocol.messages import Message, ToolCallPart
+from atto_workers.cli.console import Terminal
 from atto_workers.cli.transcript import Transcript
 
 NOW = datetime.now(UTC)
@@ -24,7 +24,7 @@ NOW = datetime.now(UTC)
 
 def shown(*events: AnyEvent) -> list[str]:
     out = io.StringIO()
-    transcript = Transcript(Console(file=out, highlight=False, markup=False, soft_wrap=True))
+    transcript = Transcript(Terminal(file=out, soft_wrap=True))
     for event in events:
         transcript.show(event)
     return out.getvalue().splitlines()
@@ -46,7 +46,7 @@ def test_deltas_are_joined_and_brackets_stay():
 
 
 def test_what_is_said_does_not_control_the_terminal():
-    assert shown(text("a\x1b[2Jb\x07c\x9bd"), DONE) == ["a[2Jbcd"]
+    assert shown(text("a\x1b[2Jb\x07c\x9bd"), DONE) == ["a\\x1b[2Jb\\x07c\\x9bd"]
 
 
 def test_a_restarted_step_is_marked():

@@ -4,10 +4,14 @@ import logging
 import sys
 import traceback
 from collections.abc import Iterator, MutableMapping
+from types import NoneType
 from typing import Any
 
 from atto.protocol.errors import OperatorError, StoreError
+from atto_workers.terminal import shown, shown_text
 from atto_workers.turn_context import current_turn
+
+_OF_SEVERAL_LINES = {"exception", "stack"}
 
 
 def configure_logs(*, level: str = "info", as_json: bool = False, quotes: bool = False) -> None:
@@ -38,6 +42,8 @@ def configure_logs(*, level: str = "info", as_json: bool = False, quotes: bool =
     # ExtraAdder is left out: what is logged is said in the message, and nothing else can slip in.
     final: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     final.append(structlog.processors.format_exc_info if quotes else _with_exception)
+    if not as_json:  # which escapes by itself
+        final.append(_escaped)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*final, renderer])
@@ -48,6 +54,16 @@ def configure_logs(*, level: str = "info", as_json: bool = False, quotes: bool =
 
 def _with_turn(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     return {**current_turn(), **line}
+
+
+def _escaped(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What a line quotes must not steer the terminal, nor pass for another line."""
+    return {
+        key: value
+        if isinstance(value, (int, float, NoneType))
+        else (shown_text if key in _OF_SEVERAL_LINES else shown)(str(value))
+        for key, value in line.items()
+    }
 
 
 def _with_exception(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -5,11 +5,12 @@ from contextlib import aclosing
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
+from atto_workers.cli.console import Terminal
 from atto_workers.cli.examination import Finding, examine
 from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, Store
 from atto_workers.cli.probes import Role
+from atto_workers.terminal import shown
 
 _MARKS = {"ok": ("ok", "green"), "warning": ("!!", "yellow"), "failure": ("NO", "red")}
 
@@ -24,7 +25,7 @@ def doctor(
     """Checks broker, limits, namespace, clock, permissions, store and workers; says how to mend things."""
 
     async def work() -> int:
-        console = Console(highlight=False, markup=False, soft_wrap=True)
+        console = Terminal(soft_wrap=True)
         code = 0
         async with aclosing(examine(broker, store, role)) as findings:
             async for finding in findings:
@@ -38,9 +39,9 @@ def doctor(
     return asyncio.run(work())
 
 
-def _print(console: Console, finding: Finding) -> None:
+def _print(console: Terminal, finding: Finding) -> None:
     mark, style = _MARKS[finding.status]
     console.print(f"{mark}  ", style=style, end="")
-    console.print(f"{finding.check:<12} {' '.join(finding.detail.split())}")
+    console.print(f"{finding.check:<12} {shown(' '.join(finding.detail.split()))}")
     if finding.mend:
-        console.print(f"{'':<17}{finding.mend}", style="bold")
+        console.print(f"{'':<17}{shown(finding.mend)}", style="bold")

@@ -3,17 +3,16 @@
 import sys
 import traceback
 
-import msgspec
-
 from atto.protocol.errors import AttoError
 from atto_workers.cli.exits import Unusable, cause, exit_code
 from atto_workers.cli.options import Output
+from atto_workers.terminal import say, say_json, shown
 
 
 def report(error: BaseException, output: Output) -> int:
     """Tells of an error that ended a command, and returns the exit code for it."""
     if output.debug:
-        traceback.print_exception(error)
+        say("".join(traceback.format_exception(error)).rstrip("\n"), file=sys.stderr)
     reason = cause(error)
     if isinstance(reason, (AttoError, OSError, ValueError)):
         tell(output, _code(reason), _message(reason))
@@ -39,7 +38,6 @@ def tell(output: Output, code: str, message: str) -> None:
     """An error on stderr; `code` is for programs."""
     message = message.encode(errors="backslashreplace").decode()  # it may quote an argument that is no UTF-8
     if output.as_json:
-        line = msgspec.json.encode({"error": {"code": code, "message": message}}).decode()
+        say_json({"error": {"code": code, "message": message}}, file=sys.stderr)
     else:
-        line = f"atto: {' '.join(message.split())}"
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 - what the command has to say
+        say(shown(f"atto: {' '.join(message.split())}"), file=sys.stderr)

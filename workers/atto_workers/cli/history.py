@@ -11,13 +11,14 @@ from atto.protocol.messages import (
     ToolCallPart,
     ToolResultPart,
 )
-from atto_workers.cli.transcript import plain, shortened
+from atto_workers.cli.transcript import shortened
+from atto_workers.terminal import shown_text
 
 
 def told(message: Message) -> Iterator[str]:
     """One line for each part, or several for text that has them; the role comes first."""
     for part in message.content:
-        yield plain(f"{message.role}: {_part(part)}")
+        yield shown_text(f"{message.role}: {_part(part)}")
 
 
 def _part(part: AnyPart) -> str:

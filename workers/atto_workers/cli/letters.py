@@ -8,8 +8,8 @@ from cyclopts import App, Parameter
 
 from atto.protocol.errors import DeadLetterUnusable
 from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, Session, in_range
-from atto_workers.cli.transcript import plain
 from atto_workers.dead_letters import DeadLetters
+from atto_workers.terminal import quoted, shown, shown_text
 
 app = App(name="dlq", help="Turns that could not be run.")
 
@@ -27,7 +27,7 @@ def ls(*, session: Session | None = None, broker: Broker = BROKER, output: Outpu
                 told = {
                     name: value for name, value in msgspec.structs.asdict(letter).items() if name != "body"
                 }
-                output.show(told, plain(line))
+                output.show(told, shown(line))
 
     asyncio.run(work())
 
@@ -41,7 +41,7 @@ def show_(number: Number, *, broker: Broker = BROKER, output: Output = OUTPUT) -
             letter = await letters.show(number)
         if letter is None:
             raise DeadLetterUnusable(f"there is no dead letter {number}")
-        output.show(letter, plain(f"{letter.code}: {letter.reason}\n{_text(letter.body)}"))
+        output.show(letter, f"{shown(f'{letter.code}: {letter.reason}')}\n{shown_text(_text(letter.body))}")
 
     asyncio.run(work())
 
@@ -55,7 +55,7 @@ def requeue(number: Number, *, broker: Broker = BROKER, output: Output = OUTPUT)
             return await letters.requeue(number)
 
     run_id = asyncio.run(work())
-    output.show({"run_id": run_id}, run_id)
+    output.show({"run_id": run_id}, quoted(run_id))
 
 
 @app.command

@@ -6,11 +6,10 @@ import ssl
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 from cyclopts import Parameter
 
 from atto.broker.connection import DEFAULT_SERVER, connected
@@ -19,6 +18,7 @@ from atto.protocol.errors import InvalidRunId, InvalidSessionId
 from atto.protocol.ids import encode_run, encode_session
 from atto.protocol.subjects import Subjects
 from atto_workers.cli.exits import Unusable
+from atto_workers.terminal import say, say_json, shown
 
 _SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
 
@@ -74,7 +74,7 @@ class Broker:
     "A file with an nkey seed."
     user: str | None = None
     "A user; the password best by ATTO_PASSWORD."
-    password: Annotated[str | None, Parameter(show=False)] = None
+    password: Annotated[str | None, Parameter(show=False)] = field(default=None, repr=False)
     tls_ca: str | None = None
     "Certificates to trust."
     tls_cert: str | None = None
@@ -151,8 +151,11 @@ class Output:
     "Tracebacks of errors."
 
     def show(self, value: Any, text: str) -> None:
-        """One line on stdout: JSON, or text for people."""
-        print(msgspec.json.encode(value).decode() if self.as_json else text, flush=True)  # noqa: T201
+        """On stdout: one line of JSON, or text for people, whose controls are escaped."""
+        if self.as_json:
+            say_json(value)
+        else:
+            say(text)
 
 
 OUTPUT = Output()
@@ -160,12 +163,12 @@ OUTPUT = Output()
 
 def note(text: str) -> None:
     """What the command itself says to people, on stderr: stdout is for what was asked."""
-    heard(f"[{text}]")
+    say(f"[{shown(text)}]", file=sys.stderr)
 
 
 def heard(line: str) -> None:
-    """What another process says to people, as it came, on stderr."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    """A line that another process says to people, on stderr."""
+    say(shown(line), file=sys.stderr)
 
 
 Session = Annotated[str, Parameter(validator=_check_session)]

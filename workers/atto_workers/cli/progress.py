@@ -3,13 +3,13 @@
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from rich.console import Console
+from atto_workers.cli.console import Terminal
 
 
 @contextmanager
 def progress(what: str, total: int) -> Generator[Callable[[], None]]:
     """Yields what to call after each of `total` pieces of work."""
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if not console.is_terminal:
         yield lambda: None
         return

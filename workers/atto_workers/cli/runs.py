@@ -14,7 +14,8 @@ from atto_client import Client, Run
 from atto_client.submission import check_declared
 from atto_workers.cli.exits import FAILED
 from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, RunId, Session, in_range, note
-from atto_workers.cli.transcript import Transcript, plain
+from atto_workers.cli.transcript import Transcript
+from atto_workers.terminal import quoted
 
 SILENCE = 2.0
 """Seconds without any event after which that is said: no worker may be there, or no such run."""
@@ -92,7 +93,7 @@ def cancel(session: Session, run_id: RunId, *, broker: Broker = BROKER, output: 
             await client.cancel(session, run_id)
 
     asyncio.run(work())
-    output.show({"session": session, "run_id": run_id}, plain(f"cancellation of {run_id} sent"))
+    output.show({"session": session, "run_id": run_id}, f"cancellation of {quoted(run_id)} sent")
     return 0
 
 

@@ -1,6 +1,7 @@
 """`atto sessions`."""
 
 import asyncio
+import hashlib
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -20,12 +21,15 @@ from atto_workers.cli.exits import Unusable
 from atto_workers.cli.history import told
 from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, Session, Store
 from atto_workers.cli.progress import progress
+from atto_workers.terminal import quoted, shown, shown_json
 from atto_workers.topology import stream_info
 
 app = App(name="sessions", help="List, show, export, import and remove sessions.")
 
 _SUFFIX = ".jsonl"
 _SQLITE = "sqlite:///"
+_LONGEST_NAME = 200  # characters; file systems take 255 bytes, encrypted ones less
+_HASH = 32  # hexadecimal digits: 128 bits
 
 
 @app.command
@@ -35,7 +39,7 @@ def ls(*, store: Store = "nats-kv", broker: Broker = BROKER, output: Output = OU
     async def work() -> None:
         async with _opened(store, broker) as opened:
             async for session in opened.sessions():
-                output.show({"session": session}, session)
+                output.show({"session": session}, quoted(session))
 
     asyncio.run(work())
 
@@ -77,10 +81,10 @@ def export(
         async with _opened(store, broker) as opened:
             if session is not None:
                 async for line in export_session(opened, session):
-                    sys.stdout.write(line)
+                    sys.stdout.write(f"{shown_json(line)}\n")
             if all_to is not None:
                 count = await _export_all(opened, all_to)
-                output.show({"exported": count}, f"{count} sessions exported to {all_to}")
+                output.show({"exported": count}, f"{count} sessions exported to {shown(str(all_to))}")
 
     asyncio.run(work())
 
@@ -105,7 +109,7 @@ def import_(
             with progress("sessions imported", len(files)) as done:
                 for file in files:
                     made = await _imported(opened, file, name)
-                    output.show({"session": made.session, "version": made.version}, made.session)
+                    output.show({"session": made.session, "version": made.version}, quoted(made.session))
                     done()
 
     asyncio.run(work())
@@ -123,27 +127,43 @@ def rm(
 
     if not asyncio.run(work()):
         raise NoSuchSession(f"there is no session {session!r}")
-    output.show({"session": session}, f"removed {session}")
+    output.show({"session": session}, f"removed {quoted(session)}")
 
 
 async def _export_all(store: SessionStore, directory: Path) -> int:
     """How many there were. A session that is deleted meanwhile is none of them."""
     sessions = [session async for session in store.sessions()]
     count = 0
+    taken: set[str] = set()
     with progress("sessions exported", len(sessions)) as done:
         for session in sessions:
+            name = _file_name(session, taken)
             # Half a file must not look like an export: it gets its name when it is whole.
-            part = directory / f"{encode_session(session)}.part"
+            part = directory / f"{name}.part"
             try:
                 with suppress(NoSuchSession), part.open("w", encoding="utf-8", newline="\n") as file:
                     async for line in export_session(store, session):
                         file.write(line)
-                    part.replace(part.with_suffix(_SUFFIX))
+                    part.replace(directory / f"{name}{_SUFFIX}")
                     count += 1
             finally:
                 part.unlink(missing_ok=True)
             done()
     return count
+
+
+def _file_name(session: str, taken: set[str]) -> str:
+    """The session's token; cut, and ended by a hash, where it is longer than file systems take, or `taken` by
+    another session where they do not tell `A` from `a`.
+
+    The name is for people: an import reads the session's id from the file itself.
+    """
+    name = token = encode_session(session)
+    if len(token) > _LONGEST_NAME or token.lower() in taken:
+        digest = hashlib.sha256(token.encode()).hexdigest()[:_HASH]
+        name = f"{token[: _LONGEST_NAME - _HASH - 1]}.{digest}"  # no token holds a dot
+    taken.add(name.lower())
+    return name
 
 
 async def _imported(store: SessionStore, file: Path, name: str | None) -> Snapshot:

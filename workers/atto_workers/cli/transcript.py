@@ -1,7 +1,5 @@
 """The events of a run, as people read them in a terminal."""
 
-from rich.console import Console
-
 from atto.protocol.events import (
     AgentEvent,
     AnyEvent,
@@ -16,19 +14,18 @@ from atto.protocol.events import (
     ToolCompleted,
     ToolStarted,
 )
+from atto_workers.cli.console import Terminal
+from atto_workers.terminal import shown, shown_text
 
 _ARGUMENTS_SHOWN = 200
 """Characters of a tool call's arguments."""
-
-# C0 and C1, but for tab and line feed.
-_CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if code not in {9, 10}}
 
 
 class Transcript:
     """Prints events as they come. Text as it streams; all else on lines of its own, with who says it."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False, markup=False, soft_wrap=True)
+    def __init__(self, console: Terminal | None = None) -> None:
+        self._console = console or Terminal(soft_wrap=True)
         self._speaker: str | None = None
         self._in_line = False
 
@@ -76,23 +73,18 @@ class Transcript:
             self._end_line()
             self._speaker = speaker
         if not self._in_line and speaker:
-            self._console.print(speaker, end="", style="magenta")
-        self._console.print(plain(text), end="", style=style)
+            self._console.print(shown(speaker), end="", style="magenta")
+        self._console.print(shown_text(text), end="", style=style)
         self._in_line = not text.endswith("\n")
 
     def _note(self, text: str, speaker: str, style: str = "yellow") -> None:
         self._end_line()
-        self._console.print(plain(f"{speaker}{text}"), style=style)
+        self._console.print(shown(f"{speaker}{text}"), style=style)
 
     def _end_line(self) -> None:
         if self._in_line:
             self._console.print()
         self._in_line = False
-
-
-def plain(text: str) -> str:
-    """Without what would control the terminal: nobody but the user may, and models repeat what they read."""
-    return text.translate(_CONTROLS)
 
 
 def shortened(value: object) -> str:

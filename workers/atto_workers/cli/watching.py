@@ -9,9 +9,8 @@ from typing import Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -19,8 +18,10 @@ from atto.broker.jetstream import JetStream
 from atto.protocol.errors import AttoError, BrokerUnavailable, TopologyMissing
 from atto.protocol.subjects import Subjects
 from atto_workers.census import Census, PartitionView, WorkerView
+from atto_workers.cli.console import Terminal
 from atto_workers.cli.failures import tell
 from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output
+from atto_workers.terminal import shown
 
 PERIOD = 1.0
 """Seconds between looks with `--watch`."""
@@ -51,7 +52,7 @@ async def _looked(
     *,
     is_again: bool,
 ) -> None:
-    console = Console()
+    console = Terminal()
     if not console.is_terminal:
         console.width = _PIPED_WIDTH
     async with broker.jetstream() as jetstream:
@@ -92,7 +93,7 @@ async def _again(
 
 
 async def _print_all(
-    console: Console,
+    console: Terminal,
     output: Output,
     news: AsyncGenerator[Sequence[msgspec.Struct] | AttoError],
     draw: Callable[[Sequence[Any]], Table],
@@ -108,7 +109,7 @@ async def _print_all(
 
 
 async def _redraw(
-    console: Console,
+    console: Terminal,
     views: Sequence[msgspec.Struct],
     news: AsyncGenerator[Sequence[msgspec.Struct] | AttoError],
     draw: Callable[[Sequence[Any]], Table],
@@ -118,7 +119,7 @@ async def _redraw(
     with Live(draw(views), console=console, auto_refresh=False, screen=True) as live:
         async for seen in news:
             if isinstance(seen, AttoError):
-                notice = Text(f"{seen}; looking again every second. As of {at}:", style="red")
+                notice = Text(f"{shown(str(seen))}; looking again every second. As of {at}:", style="red")
                 live.update(Group(notice, draw(views)), refresh=True)
             else:
                 views, at = seen, time.strftime(_TIME)
@@ -126,7 +127,7 @@ async def _redraw(
 
 
 def _print(
-    console: Console,
+    console: Terminal,
     output: Output,
     views: Sequence[msgspec.Struct],
     draw: Callable[[Sequence[Any]], Table],
@@ -141,10 +142,10 @@ def _print(
 def _workers_table(views: Sequence[WorkerView]) -> Table:
     table = _table("worker", "status", "host", "pid", "agent", "partitions", "lag", "in flight")
     for view in views:
-        status = f"[{_STYLES[view.status]}]{view.status}[/]"
+        status = Text(view.status, style=_STYLES[view.status])
         figures = (str(view.partitions), str(view.lag), str(view.in_flight))
         table.add_row(
-            view.worker, status, escape(view.host), str(view.pid or ""), escape(view.agent), *figures
+            shown(view.worker), status, shown(view.host), str(view.pid or ""), shown(view.agent), *figures
         )
     return table
 
@@ -153,7 +154,7 @@ def _partitions_table(views: Sequence[PartitionView]) -> Table:
     table = _table("partition", "worker", "since", "lag", "in flight")
     for view in views:
         name = "stray" if view.partition is None else str(view.partition)
-        owner = view.worker or "[red]nobody[/]"
+        owner = shown(view.worker) if view.worker else Text("nobody", style="red")
         since = "" if view.since is None else f"{view.since:%Y-%m-%d %H:%M:%S}"
         table.add_row(name, owner, since, str(view.lag), str(view.in_flight))
     return table
