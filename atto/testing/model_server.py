@@ -67,9 +67,10 @@ class ModelServer:
         self.gone = asyncio.Event()
         self._replies: deque[Reply] = deque()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=1000)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, backlog=1000)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
@@ -78,6 +79,10 @@ class ModelServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        writers = [*self._writers]  # also of those whose task was cancelled before it began
+        for writer in writers:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
         await self._server.wait_closed()
 
     def reply(
@@ -98,10 +103,14 @@ class ModelServer:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         self.reply(json.dumps(body).encode(), status=status, headers=names, content_type="application/json")
 
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # asyncio would log the cancellation of a task that it made itself
+        task = asyncio.get_running_loop().create_task(self._accept(reader, writer))
+        self._tasks.add(task)
+        self._writers.add(writer)
+        task.add_done_callback(self._tasks.discard)
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._tasks.add(task)
         self.connections += 1
         self.open += 1
         try:
@@ -115,9 +124,8 @@ class ModelServer:
         finally:
             self.open -= 1
             self.gone.set()
+            self._writers.discard(writer)
             writer.close()
-            if task is not None:
-                self._tasks.discard(task)
 
     def _next(self, request: Request) -> Reply:
         if self._replies:
