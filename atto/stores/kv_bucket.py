@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from atto.broker.jetstream import JetStream, Stored
+from atto.broker.listing import listed
 from atto.broker.refusals import MESSAGE_TOO_LARGE, NO_MESSAGE, STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE
 from atto.protocol.errors import (
     AttoError,
@@ -157,14 +158,13 @@ class KvBucket:
 
     async def heads(self) -> list[str]:
         """The subjects of all heads, as the leader knows them; among them those of deleted sessions."""
-        subjects: list[str] = []
-        while True:
-            request = {"subjects_filter": self._keys.heads, "offset": len(subjects)}
+
+        async def read(offset: int) -> tuple[list[str], int]:
+            request = {"subjects_filter": self._keys.heads, "offset": offset}
             page = _pages.decode(await self._api(f"STREAM.INFO.{self._keys.stream}", request))
-            found = page.state.subjects or {}
-            subjects += found
-            if not found or len(subjects) >= page.total:
-                return subjects
+            return sorted(page.state.subjects or {}), page.total
+
+        return await listed(read, name=str)
 
     async def times(self, subjects: Iterable[str]) -> dict[str, datetime | None]:
         """When the broker took the value of each key; None for one without a value.

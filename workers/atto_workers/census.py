@@ -5,9 +5,9 @@ from datetime import datetime
 import msgspec
 
 from atto.broker.jetstream import JetStream
+from atto.broker.listing import listed
 from atto.protocol.errors import BrokerUnavailable, NoResponders, TopologyMissing
 from atto.protocol.subjects import Subjects
-from atto_workers.consumers import listed
 from atto_workers.ownership import Owner, PartitionKey, delivery_of, owned_by
 from atto_workers.presence import PING_PATIENCE, About
 from atto_workers.topology import PARTITIONS_KEY, stream_info
@@ -158,20 +158,19 @@ class Census:
 
     async def _waiting(self) -> dict[PartitionKey, int]:
         """Turns in the stream by partition: of those without an owner no consumer knows them."""
-        found: dict[PartitionKey, int] = {}
-        seen = 0
-        while True:
+
+        async def read(offset: int) -> tuple[list[tuple[str, int]], int]:
             reply = await self._jetstream.api(
-                f"STREAM.INFO.{self._subjects.turns_stream}", {"subjects_filter": ">", "offset": seen}
+                f"STREAM.INFO.{self._subjects.turns_stream}", {"subjects_filter": ">", "offset": offset}
             )
             page = msgspec.json.decode(reply, type=_Page)
-            subjects = page.state.subjects or {}
-            for subject, turns in subjects.items():
-                partition = self._subjects.stored_turn(subject).partition
-                found[partition] = found.get(partition, 0) + turns
-            seen += len(subjects)
-            if not subjects or seen >= page.total:
-                return found
+            return sorted((page.state.subjects or {}).items()), page.total
+
+        found: dict[PartitionKey, int] = {}
+        for subject, turns in await listed(read, name=lambda entry: entry[0]):
+            partition = self._subjects.stored_turn(subject).partition
+            found[partition] = found.get(partition, 0) + turns
+        return found
 
 
 def _view(partition: PartitionKey, owner: Owner, since: datetime, consumer: _Consumer) -> PartitionView:

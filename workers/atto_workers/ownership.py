@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from atto.broker.jetstream import JetStream
+from atto.broker.listing import listed
 from atto.broker.refusals import CONSUMER_NOT_FOUND, FILTER_NOT_UNIQUE
 from atto.protocol.errors import BrokerRefused
 from atto.protocol.subjects import Subjects
-from atto_workers.consumers import listed
 from atto_workers.topology import stream_info
 
 ACK_WAIT = 300.0

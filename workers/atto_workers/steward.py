@@ -2,21 +2,31 @@
 
 import asyncio
 import logging
+import random
+import time
+from collections.abc import Collection, Mapping
 
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable
+from atto_workers.coalesced import Coalesced
 from atto_workers.delivery import UNKNOWN_HORIZON, Claim
 from atto_workers.intake import Intake
 from atto_workers.mailbox import Mailboxes
-from atto_workers.ownership import Owner, Ownership, PartitionKey, Tenure, label
-from atto_workers.presence import TIME_OUT, Presence
+from atto_workers.ownership import Owner, Ownership, PartitionKey, Sight, Tenure, label
+from atto_workers.presence import Presence
+from atto_workers.rebalancing import Held, Plan, View, decide
 from atto_workers.run.scope import StopReason
 from atto_workers.spread import share
 
 PERIOD = 1.0
 """Seconds between looks at who is there and who owns what; news make it sooner."""
-
-ASSURANCE = TIME_OUT - 1.0
-"""Seconds for which a look at the owners can be relied on: others wait longer before they take over."""
+LONGEST_PERIOD = 10.0
+"""Seconds between looks in the largest fleets. A look costs the broker a name for each consumer and each
+worker, so that looks of all workers, each second, would cost it the square of their number."""
+READ_AT_MOST = 50_000
+"""Names a second that the looks of all workers together may cost; they look less often where it would be
+more. Between looks neighbours watch one another, and pulls tell of an ownership that ended."""
+SPACING = 0.05
+"""Part of a period that lies between two looks, however many news come in."""
 RENEWAL_GRACE = 1.0
 """Seconds that running turns have before a partition is claimed anew: its other sessions wait for it."""
 RETRY_PAUSE = 0.2
@@ -60,8 +70,12 @@ class Steward:
         self._releases: dict[PartitionKey, asyncio.Task[None]] = {}
         self._line = asyncio.Semaphore(AT_ONCE)
         self._news = asyncio.Event()
-        self._looked_at = 0.0
+        self._observe = Coalesced(self._observe_now, tasks)
+        self._looked_at = float("-inf")
         self._looked_over = -1
+        self._period = PERIOD
+        self._aims: Mapping[PartitionKey, str] = {}
+        self._members: set[str] = set()
         self._vacant: set[PartitionKey] = set()
         self._is_short = False
 
@@ -71,8 +85,8 @@ class Steward:
 
     def unready(self) -> str | None:
         """Why this worker does not have its share now; None if it has, or others hold what it waits for."""
-        ago = asyncio.get_running_loop().time() - self._looked_at
-        if ago > BLINDNESS:
+        ago = time.monotonic() - self._looked_at
+        if ago > BLINDNESS + self._period:
             return f"has not seen who owns what for {ago:.0f} s"
         vacant = len(self._vacant - self.claims.keys())
         return f"{vacant} partitions of its share are not claimed yet" if vacant else None
@@ -93,8 +107,9 @@ class Steward:
         was_away = False
         while True:
             try:
-                async with asyncio.timeout(PERIOD):
+                async with asyncio.timeout(self._period * random.uniform(0.9, 1.1)):  # noqa: S311 - spreads load
                     await self._news.wait()
+                await asyncio.sleep(SPACING * self._period)
             except TimeoutError:
                 pass
             self._news.clear()
@@ -104,40 +119,56 @@ class Steward:
                 level = logging.DEBUG if was_away else logging.WARNING
                 _log.log(level, "worker %s cannot look at its partitions now: %s", self._worker, error)
                 was_away = True
+                self._period = PERIOD
             else:
                 was_away = False
 
     async def reconcile(self) -> None:
         """One look, and what follows from it. Raises `BrokerUnavailable`, `BrokerRefused`."""
-        looking_at, looking_over = asyncio.get_running_loop().time(), self._ownership.reconnects
-        await self._presence.beat()
-        owners, deliveries = await self._ownership.look()
-        # In one step with the look that it follows from: a claim that is still there counts as looked at.
-        for claim in [claim for key, claim in self.claims.items() if not _stands(claim, owners.get(key))]:
-            self._lose(claim)
-        self._looked_at, self._looked_over = looking_at, looking_over
+        sight = await self._observe()
         await self._restore(
-            [claim for claim in self.claims.values() if claim.tenure.delivery not in deliveries]
+            [claim for claim in self.claims.values() if claim.tenure.delivery not in sight.deliveries]
         )
-        roll = await self._presence.roll(owner.worker for owner in owners.values())
-        wanted = share(self._partitions, roll.members)
-        mine = [partition for partition in self._partitions if wanted[partition] == self._worker]
-        for partition in self.claims.keys() - set(mine) - self._releases.keys():
-            self._begin_release(self.claims[partition], self._grace)
-        await self._give_up({key: owner for key, owner in owners.items() if key not in mine})
-        others = roll.living - {self._worker}
-        vacant = {
-            partition: owners.get(partition)
-            for partition in mine
-            if partition not in self.claims
-            and ((owner := owners.get(partition)) is None or owner.worker not in others)
-        }
-        self._vacant = set(vacant)
-        await self._take(vacant)
-        await self._find_horizons()
-        self._tell_of_share(mine)
+        roll = await self._presence.roll({owner.worker for owner in sight.owners.values()})
+        view = View(self._worker, self._partitions, roll.members, roll.living, sight.owners)
+        self._members = roll.members
+        names = len(roll.members) + len(sight.owners) + len(sight.deliveries)
+        self._period = min(LONGEST_PERIOD, max(PERIOD, len(roll.members) * names / READ_AT_MOST))
+        await self._apply(decide(view, self._held()))
 
-    def _tell_of_share(self, mine: list[PartitionKey]) -> None:
+    async def _observe_now(self) -> Sight:
+        looking_at, looking_over = time.monotonic(), self._ownership.reconnects
+        looked_for = list(self.claims.values())  # what is claimed meanwhile may be on no page
+        sight = await self._ownership.look()
+        # In one step with the look that it follows from: a claim that is still there counts as looked at.
+        for claim in looked_for:
+            if self.claims.get(claim.partition) is claim and not _stands(claim, sight.owners):
+                self._lose(claim)
+        self._looked_at, self._looked_over = looking_at, looking_over
+        return sight
+
+    def _held(self) -> dict[PartitionKey, Held]:
+        return {
+            partition: Held(claim.tenure.consumer, partition in self._releases)
+            for partition, claim in self.claims.items()
+        }
+
+    async def _apply(self, plan: Plan) -> None:
+        self._aims = plan.aims
+        for partition in plan.release:
+            self._begin_release(self.claims[partition], self._grace)
+        for consumer in plan.remove:  # let go of while the broker was away: nobody takes from the living
+            await self._ownership.remove(consumer)
+        if plan.remove:
+            await self._presence.announce()
+        self._vacant = set(plan.take)
+        await self._take(plan.take)
+        await self._find_horizons()
+        if plan.take.keys() - self.claims.keys():  # another one was faster, or its consumer not quite gone
+            self._period = PERIOD
+        self._tell_of_share(plan.mine)
+
+    def _tell_of_share(self, mine: Collection[PartitionKey]) -> None:
         """A worker that joins waits for what the others hand over: the log says when that has come."""
         was_short, self._is_short = self._is_short, not self.claims.keys() >= set(mine)
         if was_short and not self._is_short:
@@ -148,10 +179,11 @@ class Steward:
         """Whether the claim stood a moment ago, at a time after this call at the latest; if not, it is given
         up. False, too, if the broker cannot say while the partition is handed back: nobody waits for that.
 
-        Asks the broker only if this worker was paused, or its connection lost, since it last looked: within
-        its presence time-out, and over one connection, nobody can have taken it for dead.
+        Asks the broker only if this worker was paused, or its connection lost, since it last looked: while
+        its presence is renewed, and over one connection, nobody can have taken it for dead. All who wait for
+        that look share it.
         """
-        while not claim.is_lost and not self._looked_a_moment_ago():
+        while not claim.is_lost and not self._is_proven():
             if await self.verify(claim):
                 break
             if not claim.is_open:
@@ -159,8 +191,8 @@ class Steward:
             await asyncio.sleep(RETRY_PAUSE)
         return not claim.is_lost
 
-    def _looked_a_moment_ago(self) -> bool:
-        is_recent = asyncio.get_running_loop().time() - self._looked_at < ASSURANCE
+    def _is_proven(self) -> bool:
+        is_recent = self._presence.renewals.prove(self._looked_at)
         # What is sent while the connection is away is delivered after it, when a successor may have spoken.
         is_same = self._ownership.is_connected and self._looked_over == self._ownership.reconnects
         return is_recent and is_same
@@ -168,16 +200,18 @@ class Steward:
     async def verify(self, claim: Claim) -> bool:
         """Finds out whether a claim still stands, and gives it up if not; False if the broker cannot say."""
         try:
-            owners = await self._ownership.owners()
+            sight = await self._observe()
         except (BrokerUnavailable, BrokerRefused):
             return False
-        if not _stands(claim, owners.get(claim.partition)) and not claim.is_lost:
+        if not _stands(claim, sight.owners) and not claim.is_lost:
             self._lose(claim)
         return True
 
     async def release_all(self) -> None:
         """Hands every partition back: what runs may finish within the grace time."""
         under_way = list(self._releases.values())
+        if heirs := self._members - {self._worker}:
+            self._aims = share(self._partitions, heirs)
         async with asyncio.TaskGroup() as tasks:
             for partition in self.claims.keys() - self._releases.keys():
                 tasks.create_task(self._release(self.claims[partition], self._grace))
@@ -185,19 +219,7 @@ class Steward:
         await self._remove_own()
         await self._presence.announce()
 
-    async def _give_up(self, surplus: dict[PartitionKey, Owner]) -> None:
-        """What was let go of while the broker was away: nobody takes over from a worker that is alive."""
-        left = [
-            owner.consumer
-            for partition, owner in surplus.items()
-            if owner.worker == self._worker and partition not in self.claims
-        ]
-        for consumer in left:
-            await self._ownership.remove(consumer)
-        if left:
-            await self._presence.announce()
-
-    async def _take(self, vacant: dict[PartitionKey, Owner | None]) -> None:
+    async def _take(self, vacant: Mapping[PartitionKey, Owner | None]) -> None:
         """Claims partitions that nobody has, or that a dead worker has."""
         if not vacant:
             return
@@ -308,7 +330,9 @@ class Steward:
                 del self.claims[partition]
             self._releases.pop(partition, None)
             self._news.set()
-        await self._presence.announce()
+        successor = self._aims.get(partition, self._worker)
+        if successor != self._worker:
+            await self._presence.tell(successor)
 
     async def _settles(self, claim: Claim, patience: float) -> bool:
         try:
@@ -319,5 +343,6 @@ class Steward:
         return True
 
 
-def _stands(claim: Claim, owner: Owner | None) -> bool:
+def _stands(claim: Claim, owners: Mapping[PartitionKey, Owner]) -> bool:
+    owner = owners.get(claim.partition)
     return owner is not None and owner.consumer == claim.tenure.consumer

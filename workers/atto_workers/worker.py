@@ -295,6 +295,7 @@ class Worker:
         await presence.announce()
         stack.push_async_callback(self._steward.release_all)
         stack.push_async_callback(presence.leave)
+        serve(presence.serve(), "presence")
         await self._steward.reconcile()
         serve(self._steward.serve(), "steward")
         serve(self._watch(jetstream, outbox, cancels), "connection watch")

@@ -1,4 +1,4 @@
-"""All consumers of a stream, although others create and delete some while they are listed."""
+"""Paged listings of the JetStream API, complete although others add and remove entries meanwhile."""
 
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Sequence
@@ -7,17 +7,18 @@ from typing import TypeVar
 T = TypeVar("T")
 
 OVERLAP = 32
-"""Consumers by which two pages overlap, so that as many may go meanwhile."""
+"""Entries by which two pages overlap, so that as many may go meanwhile."""
 
 
 async def listed(
     read: Callable[[int], Awaitable[tuple[Sequence[T], int]]], name: Callable[[T], str]
 ) -> list[T]:
-    """Every consumer that is there all the time.
+    """Every entry that is there all the time, in the order of names.
 
     `read`: gives those from an offset on, as many as the broker puts on a page, and how many there are.
 
-    The broker sorts them by name and has no cursor (nats-server 2.15: 1,024 names, or 256 consumers, a page).
+    The broker sorts entries by name and has no cursor (nats-server 2.15: 1,024 names, 256 consumers, or
+    100,000 subjects, a page).
     If one goes that was on an earlier page, all that come after it move up by one, and the first of the next
     page would be on none. So each page must begin no later than the one before it ended.
     """

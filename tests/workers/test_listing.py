@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atto.broker.jetstream import JetStream
+from atto.broker.listing import OVERLAP, listed
 from atto.protocol.subjects import Subjects
 from atto_workers import Topology
 from atto_workers.census import Census
-from atto_workers.consumers import OVERLAP, listed
 from atto_workers.ownership import Ownership, delivery_of
 
 AT_ONCE = 100
