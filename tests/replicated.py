@@ -29,11 +29,14 @@ class _Info(msgspec.Struct):
 
 
 class Replicated:
-    """`async with Replicated(directory) as brokers`: returns once streams can be created."""
+    """`async with Replicated(directory) as brokers`: returns once streams can be created.
 
-    def __init__(self, directory: Path) -> None:
+    `ports`: two for each node; free ones by default.
+    """
+
+    def __init__(self, directory: Path, ports: list[int] | None = None) -> None:
         self._stack = contextlib.AsyncExitStack()
-        ports = _free_ports(2 * NODES)
+        ports = ports or _free_ports(2 * NODES)
         self.ports, routes = ports[:NODES], ports[NODES:]
         listed = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes)
         self.nodes = [

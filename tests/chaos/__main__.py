@@ -17,12 +17,15 @@ import msgspec
 from msgspec.structs import replace
 
 from tests.chaos.audit import audit
-from tests.chaos.faults import POSTGRES_WEIGHTS, Fault, Faults
+from tests.chaos.case import Terms
+from tests.chaos.checker import Violation
+from tests.chaos.conversation import ACTS, ON_REQUEST
+from tests.chaos.faults import ALL, Faults
 from tests.chaos.fleet import CLIENTS_PATIENCE, Fleet
 from tests.chaos.history import histories
-from tests.chaos.mutants import FAULTS, MUTANTS
+from tests.chaos.mutants import MUTANTS
 from tests.chaos.plan import Plan
-from tests.chaos.records import Recorder, read_as
+from tests.chaos.records import Fault, Recorder, read_as
 from tests.chaos.report import judge, summary, table, violations
 from tests.postgres import Postgres
 
@@ -35,14 +38,20 @@ def make_plan(arguments: list[str], directory: str) -> tuple[Plan, bool]:
     parser.add_argument("--sessions", type=int, default=48, help="conversations at one time")
     parser.add_argument("--partitions", type=int, default=32)
     parser.add_argument("--store", choices=("kv", "postgres"), default="kv")
-    parser.add_argument("--mutant", choices=MUTANTS, default="", help="break the workers in this way")
+    parser.add_argument(
+        "--mutant", choices=MUTANTS, default="", help="break the workers in this way, and do what exposes it"
+    )
     parser.add_argument("--interval", type=float, default=1.0, help="mean seconds between faults")
-    parser.add_argument("--faults", nargs="*", choices=POSTGRES_WEIGHTS, help="only these kinds")
+    parser.add_argument("--faults", nargs="*", choices=ALL, help="only these kinds")
+    parser.add_argument("--acts", nargs="*", choices=ACTS | ON_REQUEST, help="callers do only this")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds in which every turn ends")
+    parser.add_argument("--grace", type=float, default=10.0, help="of the workers, in seconds")
+    parser.add_argument("--nodes", type=int, choices=(1, 3), default=1, help="of the brokers' cluster")
     parser.add_argument("--keep", action="store_true", help="keep the records whatever comes of it")
     given = parser.parse_args(arguments)
-    weights = {name: POSTGRES_WEIGHTS[name] for name in given.faults or ()}
-    if given.mutant and not weights:
-        weights = FAULTS[given.mutant]
+    if given.mutant:
+        given = parser.parse_args([*MUTANTS[given.mutant].arguments, *arguments])
+    weights = {name: ALL[name] for name in given.faults or ()}
     plan = Plan(
         directory=directory,
         seconds=given.seconds,
@@ -54,12 +63,16 @@ def make_plan(arguments: list[str], directory: str) -> tuple[Plan, bool]:
         mutant=given.mutant,
         interval=given.interval,
         faults=weights,
+        acts={name: (ACTS | ON_REQUEST)[name] for name in given.acts or ()},
+        patience=given.patience,
+        grace=given.grace,
+        nodes=given.nodes,
     )
     return plan, given.keep
 
 
-async def run(plan: Plan) -> list[str]:
-    """Returns the mishaps; all else lies in the plan's directory."""
+async def run(plan: Plan) -> list[Violation]:
+    """Returns what processes did that no fault explains; all else lies in the plan's directory."""
     async with contextlib.AsyncExitStack() as stack:
         postgres = None
         if plan.store == "postgres":
@@ -69,7 +82,7 @@ async def run(plan: Plan) -> list[str]:
         return await _run(plan, postgres)
 
 
-async def _run(plan: Plan, postgres: Postgres | None) -> list[str]:
+async def _run(plan: Plan, postgres: Postgres | None) -> list[Violation]:
     recorder = Recorder(plan.path / "faults.jsonl")
     async with Fleet(plan) as fleet:
         print(
@@ -81,9 +94,9 @@ async def _run(plan: Plan, postgres: Postgres | None) -> list[str]:
         for client in list(fleet.clients):
             client.tell("stop")
         for client in list(fleet.clients):
-            await fleet.gone(client, expected={0}, patience=CLIENTS_PATIENCE)
+            await fleet.gone(client, expected={0}, patience=2 * plan.patience + CLIENTS_PATIENCE)
         print("sessions are read", flush=True)
-        await audit(fleet.url, plan.namespace, plan.path, plan.seed)
+        await audit(fleet.urls, plan.namespace, plan.path, plan.seed)
         await fleet.stop_workers()
         recorder.close()
         return fleet.mishaps
@@ -93,13 +106,14 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="atto-chaos-"))
     plan, keep = make_plan(sys.argv[1:], str(directory))
     mishaps = asyncio.run(run(plan))
-    faults = list(read_as(directory / "faults.jsonl", Fault))
-    tally, recoveries = judge(histories(directory), faults)
-    result = summary(directory, tally, recoveries, mishaps)
+    faults = sorted(read_as(directory / "faults.jsonl", Fault), key=lambda fault: fault.t)
+    terms = Terms(faults, plan.patience, plan.backlog)
+    tally, recoveries = judge(histories(directory), terms, mishaps)
+    result = summary(directory, tally, recoveries)
     print(table(result))
     is_broken = result["violations"] > 0
     if is_broken:
-        print(violations(tally, mishaps))
+        print(violations(tally))
     if not recoveries.bit:
         print("no fault bit: nothing was tried")
     if is_broken or keep:

@@ -19,11 +19,11 @@ LATE_LISTENERS = 4
 PATIENCE = 10.0
 
 
-async def audit(url: str, namespace: str, directory: Path, seed: int) -> None:
+async def audit(urls: list[str], namespace: str, directory: Path, seed: int) -> None:
     """Leaves its lines beside those of the others."""
     chance = random.Random(f"audit {seed}")
     sessions = sorted((directory / "sessions").iterdir())
-    async with Client(url, namespace=namespace) as client:
+    async with Client(urls, namespace=namespace) as client:
         caller = Caller(client, directory, LATE, Recorder(directory / "clients" / "late.jsonl"))
         slots = asyncio.Semaphore(AT_ONCE)
         async with asyncio.TaskGroup() as tasks:

@@ -17,9 +17,11 @@ from tests.chaos.records import (
     Accepted,
     Broke,
     CancelAsked,
+    CancelTaken,
     Heard,
     Invoked,
     Listening,
+    Read,
     Recorder,
     Refused,
     Unknown,
@@ -127,9 +129,17 @@ class Caller:
         session.recorder.add_now(CancelAsked(t=now(), label=label))
         for _ in range(10):
             with contextlib.suppress(AttoError):
-                return await run.cancel("enough")
+                await run.cancel("enough")
+                session.recorder.add(CancelTaken(t=now(), label=label))
+                return
             await asyncio.sleep(0.5)
-        return None
+
+    async def read(self, session: Session) -> None:
+        """Reads the session; where that fails, there is nothing to be said."""
+        began = now()
+        with contextlib.suppress(AttoError):
+            snapshot = await self.client.snapshot(session.id)
+            session.recorder.add(Read(t=began, version=snapshot.version))
 
 
 class Hearing:

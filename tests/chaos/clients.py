@@ -23,9 +23,6 @@ from tests.chaos.raw_producer import RawProducer
 from tests.chaos.records import Recorder, session_directory
 from tests.chaos.turns import read_script
 
-LAST_PATIENCE = 60.0
-"""Seconds, after all faults have ended, within which every run must have ended."""
-
 
 class ClientProcess:
     """The conversations of one process, and what its predecessor left behind."""
@@ -55,6 +52,7 @@ class ClientProcess:
                 backlog=plan.backlog,
                 hand_off=self._hand_off,
                 first=sessions.pop() if sessions else None,
+                acts=plan.acts,
             )
             for number in range(plan.sessions // CLIENTS)
         ]
@@ -76,11 +74,11 @@ class ClientProcess:
             talking = [tasks.create_task(part) for part in work]
             receiving = tasks.create_task(self._receive_handoffs())
             await self._stopping.wait()
-            await asyncio.wait(talking, timeout=PATIENCE)
+            await asyncio.wait(talking, timeout=min(PATIENCE, self._plan.patience))
             for task in (*talking, receiving):
                 task.cancel()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_PATIENCE):
+            async with asyncio.timeout(self._plan.patience):
                 await self._await_owed()
 
     def _some_session(self) -> str | None:
@@ -200,7 +198,7 @@ async def main(directory: str, index: str, generation: str, url: str) -> None:
         client = None
         while client is None:
             with contextlib.suppress(AttoError):  # the broker is away at the moment
-                client = await stack.enter_async_context(Client(url, namespace=plan.namespace))
+                client = await stack.enter_async_context(Client(url.split(","), namespace=plan.namespace))
         await ClientProcess(plan, int(index), int(generation), url, client, stopping).run()
     obeying.cancel()
 

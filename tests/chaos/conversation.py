@@ -3,17 +3,48 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from atto.protocol.events import TextDelta
+from atto.protocol.events import RunCompleted, TextDelta
 from atto.protocol.ids import new_run_id
 from tests.chaos.caller import Caller, Session
-from tests.chaos.turns import Script, make_script
+from tests.chaos.turns import ALL_TOOLS, TOOLS, Script, make_script
 
+SKEWS = (-3600.0, -400.0, -150.0, -100.0, 100.0, 150.0, 400.0, 3600.0)
+"""Seconds by which clocks of callers are wrong: around the two minutes for which a broker knows an id."""
+REMEMBERED = 8
+"""Ended turns of a session that may be submitted once more."""
 PATIENCE = 30.0
 """Seconds after which a conversation goes on without the end of a run; that is awaited later."""
+
+
+ACTS: dict[str, float] = {
+    "talk": 30,
+    "read": 6,
+    "burst": 15,
+    "flood": 1,
+    "cancel_running": 5,
+    "cancel_queued": 4,
+    "cancel_long": 1,
+    "talk_long": 1,
+    "leave": 4,
+    "come_back": 12,
+    "lose_patience": 8,
+    "repeat": 4,
+}
+"""What callers do, and how often."""
+ON_REQUEST: dict[str, float] = {"work": 10, "submit_again": 8}
+"""What they do only where it is named."""
+
+
+def skewed(run_id: str, seconds: float) -> str:
+    """The run id, a UUIDv7, as a clock that is wrong by so many seconds would have made it."""
+    return str(uuid.UUID(int=uuid.UUID(run_id).int + (int(seconds * 1000) << 80)))
 
 
 class Handoff(Struct, frozen=True):
@@ -29,7 +60,8 @@ class Handoff(Struct, frozen=True):
 
 class Conversation:
     """One session at a time, each for some dozens of turns. `name` is unlike that of any other conversation;
-    `first`: a session to go on with. `hand_off`: gives a run to another process.
+    `first`: a session to go on with. `hand_off`: gives a run to another process. `acts`: only these, with
+    their weights; none: all.
     """
 
     def __init__(
@@ -41,6 +73,7 @@ class Conversation:
         backlog: int,
         hand_off: Callable[[Session, str, str, int, str], None],
         first: str | None,
+        acts: dict[str, float] | None = None,
     ) -> None:
         self.session: Session | None = None
         self._caller = caller
@@ -50,17 +83,8 @@ class Conversation:
         self._hand_off = hand_off
         self._first = first
         self._said = 0
-        self._acts = {
-            self._talk: 30,
-            self._burst: 15,
-            self._flood: 1,
-            self._cancel_running: 5,
-            self._cancel_queued: 4,
-            self._leave: 4,
-            self._come_back: 12,
-            self._lose_patience: 8,
-            self._repeat: 4,
-        }
+        self._ended: deque[tuple[Script, str]] = deque(maxlen=REMEMBERED)
+        self._acts = acts or ACTS
 
     async def hold(self, stopping: asyncio.Event) -> None:
         sessions = 0
@@ -68,10 +92,12 @@ class Conversation:
             session_id = self._first or f"{self._name}-{sessions}" + self._chance.choice(("", "", "@näme.x"))
             self._first = None
             self.session = session = self._caller.session(session_id)
+            self._ended.clear()
             sessions += 1
             until = self._said + self._chance.randint(15, 70)
             while self._said < until and not stopping.is_set():
-                act = self._chance.choices(list(self._acts), list(self._acts.values()))[0]
+                name = self._chance.choices(list(self._acts), list(self._acts.values()))[0]
+                act = getattr(self, f"_{name}")
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(PATIENCE):
                         await act(session)
@@ -79,9 +105,67 @@ class Conversation:
             self.session = None
             session.recorder.close()
 
-    def _script(self, *, slow: bool = False) -> Script:
+    def _script(
+        self, *, slow: bool = False, steps: int | None = None, tools: Sequence[str] = TOOLS
+    ) -> Script:
         self._said += 1
-        return make_script(f"{self._name}#{self._said}", self._chance, slow=slow)
+        label = f"{self._name}#{self._said}"
+        return make_script(label, self._chance, slow=slow, steps=steps, tools=tools)
+
+    async def _read(self, session: Session) -> None:
+        """Asks for the history as soon as the end of a turn is heard."""
+        script = self._script()
+        run = await self._caller.submit(session, script)
+        if run is None:
+            return
+        hearing = self._caller.hear(session, script.label, run)
+        async with contextlib.aclosing(hearing.events()) as events:
+            async for event in events:
+                if isinstance(event, RunCompleted):
+                    await self._caller.read(session)
+        self._ended.append((script, run.run_id))
+
+    async def _work(self, session: Session) -> None:
+        """A turn of several steps with tools, under an id by a clock that may be wrong."""
+        script = self._script(steps=self._chance.randint(1, 3), tools=ALL_TOOLS)
+        script = replace(script, fails=self._chance.random() < 0.2)
+        run_id = new_run_id()
+        if self._chance.random() < 0.5:
+            run_id = skewed(run_id, self._chance.choice(SKEWS))
+        run = await self._caller.submit(session, script, run_id=run_id)
+        if run is not None:
+            await self._hear_all(session, script, run)
+            self._ended.append((script, run_id))
+
+    async def _submit_again(self, session: Session) -> None:
+        """A turn that has ended, under its run id: perhaps the caller does not know that any more."""
+        if not self._ended:
+            return await self._work(session)
+        script, run_id = self._chance.choice(self._ended)
+        run = await self._caller.submit(session, script, run_id=run_id)
+        if run is not None:
+            await self._hear_all(session, script, run)
+        return None
+
+    async def _cancel_long(self, session: Session) -> None:
+        """A run that would speak for long is told to end: it does, soon."""
+        script = replace(self._script(steps=0), chunks=400, pause=40)
+        run = await self._caller.submit(session, script)
+        if run is None:
+            return
+        hearing = self._caller.hear(session, script.label, run)
+        async with contextlib.aclosing(hearing.events()) as events:
+            async for event in events:
+                if isinstance(event, TextDelta) and hearing.last == 2:
+                    await self._caller.cancel(session, script.label, run)
+        self._ended.append((script, run.run_id))
+
+    async def _talk_long(self, session: Session) -> None:
+        """A run that is interrupted more than once, wherever processes come and go."""
+        script = replace(self._script(steps=1), chunks=100, pause=40)
+        run = await self._caller.submit(session, script)
+        if run is not None:
+            await self._hear_all(session, script, run)
 
     async def _talk(self, session: Session) -> None:
         script = self._script()
@@ -91,6 +175,7 @@ class Conversation:
             also = self._caller.client.attach(session.id, run.run_id)
             listeners = [run, also] if self._chance.random() < 0.15 else [run]
             await self._hear_all(session, script, *listeners)
+            self._ended.append((script, run.run_id))
 
     async def _burst(self, session: Session) -> None:
         scripts = [self._script() for _ in range(self._chance.randint(2, 6))]

@@ -1,4 +1,4 @@
-"""Points in a turn at which this worker process kills itself, once it was told to; and what it counts.
+"""Points in a turn at which this worker process kills or pauses itself, once told to; and what it counts.
 
 All is done by wrapping functions of the product in this process: the product has no hooks for tests.
 """
@@ -11,17 +11,22 @@ from typing import Any
 
 from atto.protocol.errors import ConcurrentWrite
 from atto_workers import ownership, steward
-from atto_workers.run import commit, ending
+from atto_workers.run import commit, ending, tool_calls
 from tests.chaos.records import Line, Recorder, now
 
 POINTS = (
     "before_load",
     "in_model_stream",
+    "before_append",
+    "before_effect",
     "after_effect",
     "before_save",
     "after_save",
     "before_ack",
 )
+"""`before_append`: the stream does not know yet that a call begins; `before_effect`: it does, if it must."""
+PAUSED = "paused"
+"""What this process says to its parent right before it pauses."""
 
 
 class Died(Line, frozen=True, kw_only=True, tag="died"):
@@ -46,20 +51,27 @@ WorkerLine = Died | Took | Fenced
 
 
 class FailPoints:
-    """`pass_` is called wherever a turn passes a point; `arm` makes the next passage the last."""
+    """`pass_` is called wherever a turn passes a point; `arm` makes the next passage the last, or a pause."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._armed = ""
+        self._is_pause = False
 
-    def arm(self, point: str) -> None:
+    def arm(self, point: str, *, is_pause: bool = False) -> None:
         """A name that is none of `POINTS` disarms."""
-        self._armed = point
+        self._armed, self._is_pause = point, is_pause
 
     def pass_(self, point: str) -> None:
-        if point == self._armed:
-            self._recorder.add_now(Died(t=now(), point=point))
-            os.kill(os.getpid(), signal.SIGKILL)
+        if point != self._armed:
+            return
+        if self._is_pause:
+            self._armed = ""
+            print(PAUSED, flush=True)  # noqa: T201 - to the parent
+            os.kill(os.getpid(), signal.SIGSTOP)
+            return
+        self._recorder.add_now(Died(t=now(), point=point))
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def install(self) -> None:
         """Puts those points into the product that are not in the model or in a tool."""
@@ -69,6 +81,12 @@ class FailPoints:
             "save",
             before=lambda *_: self.pass_("before_save"),
             after=lambda: self.pass_("after_save"),
+        )
+        wrap(
+            tool_calls.ToolCalls,
+            "_begin",
+            before=lambda *_: self.pass_("before_append"),
+            after=lambda: self.pass_("before_effect"),
         )
         wrap(ending.Ending, "acknowledge", before=lambda *_: self.pass_("before_ack"))
 

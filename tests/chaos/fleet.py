@@ -1,4 +1,4 @@
-"""The processes of a chaos run: one broker, some workers, the clients; most behind a proxy of their own."""
+"""The processes of a chaos run: the broker, some workers, the clients; most behind a proxy of their own."""
 
 import asyncio
 import contextlib
@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Self
 
 from atto.broker.server import EmbeddedBroker
+from tests.chaos.checker import WORKER_LEAVES, WORKER_SURVIVES, Violation
 from tests.chaos.plan import CLIENTS, Plan
 from tests.integration.proxy import Proxy
+from tests.replicated import NODES, Replicated
 
 START_PATIENCE = 30.0
-STOP_PATIENCE = 30.0
-CLIENTS_PATIENCE = 120.0
-"""Seconds in which clients say what they have to say, and hear what they wait for."""
+STOP_PATIENCE = 20.0
+"""Seconds beyond its grace in which a worker that was told to stop has ended."""
+CLIENTS_PATIENCE = 60.0
+"""Seconds beyond theirs in which clients say what they have to say, and hear what they wait for."""
 AWAY = re.compile("BrokerUnavailable|StoreUnavailable")
 """In the last words of a worker: what it needs was away when it started."""
 _PORTS = range(20000, 30000)
@@ -54,19 +57,23 @@ class Fleet:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.port = _free_port()
-        self.url = f"nats://127.0.0.1:{self.port}"
+        self._ports = _free_ports(1 if plan.nodes == 1 else 2 * NODES)
+        self.urls = [f"nats://127.0.0.1:{port}" for port in self._ports[: plan.nodes]]
+        self._cluster = None if plan.nodes == 1 else Replicated(plan.path / "brokers", self._ports)
         self.workers: list[Child] = []
         self.clients: list[Child] = []
-        self.mishaps: list[str] = []
+        self.mishaps: list[Violation] = []
         self.started = 0
         self._generations = [0] * CLIENTS
         self._broker = self._new_broker()
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        await self._broker.__aenter__()
-        self._stack.push_async_callback(self.kill_broker)
+        if self._cluster is None:
+            await self._broker.__aenter__()
+            self._stack.push_async_callback(self.kill_broker)
+        else:
+            await self._stack.enter_async_context(self._cluster)
         self._stack.push_async_callback(self._kill_all)
         try:
             await asyncio.gather(*(self.start_worker() for _ in range(self.plan.workers)))
@@ -79,6 +86,17 @@ class Fleet:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    @property
+    def cluster(self) -> Replicated:
+        """The nodes, where there are several. Raises RuntimeError for a single broker."""
+        if self._cluster is None:
+            raise RuntimeError("there is one broker")
+        return self._cluster
+
+    def address(self) -> tuple[str, int]:
+        """Where a broker listens, or will."""
+        return "127.0.0.1", self._ports[0]
 
     async def start_worker(self) -> Child:
         """Returns when it takes turns, or has ended."""
@@ -126,18 +144,22 @@ class Fleet:
             worker.signal(signal.SIGTERM)
         await asyncio.gather(*(self.gone(worker, expected={0}) for worker in self.workers))
 
-    async def gone(self, child: Child, *, expected: set[int], patience: float = STOP_PATIENCE) -> None:
+    async def gone(self, child: Child, *, expected: set[int], patience: float | None = None) -> None:
         """Waits for the end of a process, and notes one that is not as it should be."""
+        if patience is None:
+            patience = self.plan.grace + min(STOP_PATIENCE, self.plan.patience)
         try:
             async with asyncio.timeout(patience):
                 code = await child.process.wait()
         except TimeoutError:
-            self.mishaps.append(f"{child.name} did not end within {patience:g} s of its stop")
+            detail = f"{child.name} did not end within {patience:g} s of its stop: {self._log_tail(child)}"
+            self.mishaps.append(Violation(WORKER_LEAVES, detail))
             child.process.kill()
             code = await child.process.wait()
         else:
             if code not in expected:
-                self.mishaps.append(f"{child.name} ended with {code}: {self._log_tail(child)}")
+                detail = f"{child.name} ended with {code}: {self._log_tail(child)}"
+                self.mishaps.append(Violation(WORKER_SURVIVES, detail))
         self.workers = [worker for worker in self.workers if worker is not child]
         self.clients = [client for client in self.clients if client is not child]
         if child.proxy is not None:
@@ -152,16 +174,17 @@ class Fleet:
         await self._broker.__aenter__()
 
     def _new_broker(self) -> EmbeddedBroker:
-        return EmbeddedBroker(self.plan.path / "broker", port=self.port)
+        return EmbeddedBroker(self.plan.path / "broker", port=self._ports[0])
 
     async def _start(
         self, name: str, module: str, arguments: list[str], *, proxied: bool, stdout: bool = False
     ) -> Child:
         self.started += stdout
-        proxy = Proxy(self.url) if proxied else None
+        # In a cluster they find another node by themselves.
+        proxy = Proxy(self.urls[0]) if proxied and self._cluster is None else None
         if proxy is not None:
             await proxy.__aenter__()
-        url = self.url if proxy is None else proxy.url
+        url = ",".join(self.urls) if proxy is None else proxy.url
         with self._log(name).open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -189,10 +212,13 @@ class Fleet:
         return self._log(child.name).read_text(errors="replace")[-2000:]
 
 
-def _free_port() -> int:
+def _free_ports(count: int) -> list[int]:
+    ports: list[int] = []
     for port in random.sample(_PORTS, len(_PORTS)):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
-            return port
+            ports.append(port)
+        if len(ports) == count:
+            return ports
     raise RuntimeError("no free port")

@@ -17,8 +17,8 @@ from tests.chaos.history import Listener
 
 
 class Standing(Struct):
-    """The run as a listener knows it. `attempts`: beginnings that it heard of. `problems`: what must not be,
-    in words.
+    """The run as a listener knows it. `attempts`: beginnings that it heard of. `gaps`: numbers that did not
+    follow one another. `misquotes`: steps whose pieces are not their message.
     """
 
     texts: dict[int, str] = field(default_factory=dict)
@@ -26,7 +26,8 @@ class Standing(Struct):
     results: dict[int, dict[str, ToolResultPart]] = field(default_factory=dict)
     attempts: int = 0
     terminal: TerminalEvent | None = None
-    problems: list[str] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
+    misquotes: list[str] = field(default_factory=list)
 
     def messages(self) -> list[Message]:
         """What the run adds to the history after the user's message, in so far as it was heard."""
@@ -47,7 +48,7 @@ def standing(listener: Listener, listeners: dict[str, Listener]) -> Standing | N
     if events is None:
         return None
     standing = Standing()
-    valid, standing.problems = events
+    valid, standing.gaps = events
     for event in valid:
         _apply(standing, event)
     return standing
@@ -88,7 +89,7 @@ def _apply(standing: Standing, event: AnyEvent) -> None:
             standing.models[event.step] = event.message
             said = standing.texts.get(event.step, "")
             if said != event.message.text:
-                standing.problems.append(
+                standing.misquotes.append(
                     f"the deltas of step {event.step} are {said!r}, the message is {event.message.text!r}"
                 )
         case ToolCompleted():

@@ -15,8 +15,17 @@ from tests.chaos.turns import Script, read_script
 FOREVER = float("inf")
 
 
+class Refusal(Struct, frozen=True):
+    """A turn was not accepted, and why."""
+
+    t: float
+    error: str
+
+
 class Turn(Struct):
-    """A turn as its producers saw it. `accepted`: when the broker's answer came, at the earliest."""
+    """A turn as its producers saw it. `accepted`: when the broker's answer came, at the earliest. `offers`:
+    when it was submitted, each time. `has_raised`: its model raised on purpose.
+    """
 
     label: str
     script: Script
@@ -24,8 +33,11 @@ class Turn(Struct):
     invoked: float = FOREVER
     accepted: float = FOREVER
     sequence: int = 0
-    is_refused: bool = False
+    offers: list[float] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
     cancel_asked: bool = False
+    cancel_taken: float = FOREVER
+    has_raised: bool = False
 
     @property
     def is_accepted(self) -> bool:
@@ -37,6 +49,7 @@ class Listener(Struct):
 
     name: str
     label: str
+    began: float = 0.0
     after: int = 0
     follows: str = ""
     heard: list[tuple[float, AnyEvent]] = field(default_factory=list)
@@ -63,6 +76,7 @@ class History(Struct):
     turns: dict[str, Turn] = field(default_factory=dict)
     listeners: dict[str, Listener] = field(default_factory=dict)
     effects: list[Effect] = field(default_factory=list)
+    reads: list[records.Read] = field(default_factory=list)
     stored: Stored | None = None
 
     def committed(self) -> list[Committed]:
@@ -102,27 +116,37 @@ def _invoked_first(line: AnyLine) -> int:
             return 2
 
 
-def _add(history: History, line: AnyLine) -> None:  # noqa: C901 - one case a kind of line
+def _add(history: History, line: AnyLine) -> None:  # noqa: C901, PLR0912 - a case each kind of line
     match line:
         case records.Invoked():
             turn = history.turns.setdefault(line.label, Turn(line.label, read_script(line.text), line.run))
             turn.invoked = min(turn.invoked, line.t)
+            turn.offers.append(line.t)
         case records.Accepted():
             turn = history.turns[line.label]
             if line.t < turn.accepted:
                 turn.accepted, turn.sequence = line.t, line.sequence
         case records.Refused():
-            history.turns[line.label].is_refused = True
+            history.turns[line.label].refusals.append(Refusal(line.t, line.error))
         case records.CancelAsked():
             history.turns[line.label].cancel_asked = True
+        case records.CancelTaken():
+            turn = history.turns[line.label]
+            turn.cancel_taken = min(turn.cancel_taken, line.t)
+        case records.Raised():
+            history.turns[line.label].has_raised = True
         case records.Listening():
-            history.listeners[line.listener] = Listener(line.listener, line.label, line.after, line.follows)
+            history.listeners[line.listener] = Listener(
+                line.listener, line.label, line.t, line.after, line.follows
+            )
         case records.Heard():
             history.listeners[line.listener].heard.append((line.t, line.event))
         case records.Broke():
             history.listeners[line.listener].broke = line.error
         case records.Effect():
             history.effects.append(line)
+        case records.Read():
+            history.reads.append(line)
         case records.Stored():
             history.stored = line
         case records.Unknown():

@@ -1,8 +1,9 @@
 """What the messages of a turn are made of, as far as the checker compares them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from atto.protocol.messages import Message, ToolResultPart
+from tests.chaos.turns import AT_MOST_ONCE
 
 
 def shape(message: Message) -> tuple[str, ...]:
@@ -18,12 +19,17 @@ def results_of(messages: Iterable[Message]) -> list[ToolResultPart]:
     return [part for part in parts if isinstance(part, ToolResultPart)]
 
 
-def unmatched_results(messages: list[Message]) -> Iterator[str]:
-    """What is wrong with the results: each call has one, its own, in the order of the calls."""
+def unmatched_results(messages: list[Message], raised: Container[str]) -> Iterator[str]:
+    """What is wrong with the results: each call has one, its own, in the order of the calls.
+
+    Errors are those of calls that `raised`, and of such as must not run twice and were interrupted.
+    """
     calls = [call.id for message in messages for call in message.tool_calls]
     results = results_of(messages)
     if calls != [result.call_id for result in results]:
         yield f"the calls are {calls}, the results {[result.call_id for result in results]}"
     for result in results:
+        if result.is_error and (result.call_id in raised or result.name in AT_MOST_ONCE):
+            continue
         if result.is_error or not str(result.content).startswith(result.call_id):
             yield f"the result of {result.call_id} is {result.content!r}"

@@ -9,9 +9,12 @@ CLIENTS = 2
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """`url`: the broker's own address; processes are given a proxy's. `store`: `kv`, or a Postgres DSN.
+    """`store`: `kv`, or a Postgres DSN.
 
-    `interval`: mean seconds between faults. `faults`: kinds to choose from with their weights; none: all.
+    `interval`: mean seconds between faults. `faults`: kinds to choose from with their weights; none: all;
+    `acts`: likewise, of callers. `patience`: seconds in which a turn must end that nothing of its own session
+    holds up, and every turn once all faults have ended. `grace`: of the workers, in seconds. `nodes`: of the
+    brokers' cluster, one or three.
     """
 
     directory: str
@@ -25,8 +28,11 @@ class Plan(Struct, frozen=True, kw_only=True):
     mutant: str = ""
     interval: float = 1.0
     faults: dict[str, float] = {}
+    acts: dict[str, float] = {}
+    patience: float = 60.0
+    grace: float = 10.0
+    nodes: int = 1
     namespace: str = "chaos"
-    url: str = ""
 
     @property
     def path(self) -> Path:

@@ -38,7 +38,7 @@ class RawProducer:
 
     async def produce(self, stopping: asyncio.Event) -> None:
         connection = await nats.connect(
-            self._url, max_reconnect_attempts=-1, reconnect_time_wait=0.25, error_cb=_ignore
+            self._url.split(","), max_reconnect_attempts=-1, reconnect_time_wait=0.25, error_cb=_ignore
         )
         try:
             async with asyncio.TaskGroup() as tasks:

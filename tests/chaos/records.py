@@ -63,6 +63,25 @@ class CancelAsked(Line, frozen=True, kw_only=True, tag="cancel_asked"):
     label: str
 
 
+class CancelTaken(Line, frozen=True, kw_only=True, tag="cancel_taken"):
+    """The broker has the request for the run's end."""
+
+    label: str
+
+
+class Raised(Line, frozen=True, kw_only=True, tag="raised"):
+    """The model raised on purpose in the middle of this turn."""
+
+    label: str
+    error: str
+
+
+class Read(Line, frozen=True, kw_only=True, tag="read"):
+    """A client asked for the snapshot at `t`, and was given this version."""
+
+    version: int
+
+
 class Listening(Line, frozen=True, kw_only=True, tag="listening"):
     """A listener begins. `follows`: it resumes after event `after` what that listener heard before."""
 
@@ -88,7 +107,7 @@ class Broke(Line, frozen=True, kw_only=True, tag="broke"):
 
 
 class Effect(Line, frozen=True, kw_only=True, tag="effect"):
-    """A tool took effect in process `pid`; `until`: when that was done."""
+    """A tool took effect in process `pid`; `until`: when it was done. `raised`: what it raised after that."""
 
     until: float
     pid: int
@@ -97,6 +116,8 @@ class Effect(Line, frozen=True, kw_only=True, tag="effect"):
     step: int
     call: str
     nonce: str
+    tool: str = ""
+    raised: str = ""
 
 
 class Stored(Line, frozen=True, kw_only=True, tag="stored"):
@@ -107,8 +128,21 @@ class Stored(Line, frozen=True, kw_only=True, tag="stored"):
     state: dict[str, Any]
 
 
+class Fault(Line, frozen=True, kw_only=True, tag="fault"):
+    """`until`: when it was undone, as a stopped process continued or a broker was back. `pid`: 0 if it hit
+    no single worker. `is_certain`: that it bit is known; else listeners tell.
+    """
+
+    name: str
+    until: float
+    target: str
+    pid: int = 0
+    is_certain: bool = False
+
+
 AnyLine = (
-    Invoked | Accepted | Refused | Unknown | CancelAsked | Listening | Heard | Broke | Effect | Stored
+    Invoked | Accepted | Refused | Unknown | CancelAsked | CancelTaken | Raised
+    | Read | Listening | Heard | Broke | Effect | Stored
 )  # fmt: skip
 
 _encode = msgspec.json.encode

@@ -11,10 +11,10 @@ from msgspec import Struct, field
 
 from atto.protocol.events import RunStarted, TextDelta, is_terminal
 from tests.chaos.audit import LATE
-from tests.chaos.faults import Fault
 from tests.chaos.history import History
+from tests.chaos.records import Fault
 
-TAKEN_OVER = {"kill", "term"}
+TAKEN_OVER = {"kill", "term", "term_saturated", "term_stubborn"}
 """Faults after which only another worker can go on, as after a fail point's."""
 
 
@@ -56,6 +56,8 @@ class Recoveries(Struct):
 
     def _look(self, number: int, history: History, spoken: list[Spoken], times: list[float]) -> None:
         fault = self.faults[number]
+        if fault.is_certain:
+            self.bit.add(number)
         before = spoken[: bisect_right(times, fault.t)]
         if fault.name == "client_kill":
             self._look_at_client(number, history)
@@ -80,7 +82,7 @@ class Recoveries(Struct):
         taken_over = fault.name in TAKEN_OVER or fault.name.startswith("fail_")
         for said in spoken[bisect_right(times, began) :]:
             if taken_over and said.pid == fault.pid:
-                if fault.name == "term":
+                if fault.name.startswith("term"):
                     began = said.t  # it drains: the pause begins with its last word
                     if said.ends:
                         return began, said

@@ -9,9 +9,9 @@ from msgspec import Struct, field
 
 from atto.protocol.events import RunCancelled, RunCompleted, RunFailed
 from tests.chaos import records
-from tests.chaos.checker import Case, Violation, check, make_case
+from tests.chaos.case import Case, Terms, make_case
+from tests.chaos.checker import PROMISES, Violation, check
 from tests.chaos.fail_points import Fenced, Took, WorkerLine
-from tests.chaos.faults import Fault
 from tests.chaos.history import History
 from tests.chaos.recovery import Recoveries, by_kind, percentiles
 
@@ -39,8 +39,8 @@ class Tally(Struct):
     orphans: int = 0
     violations: list[Violation] = field(default_factory=list)
 
-    def add(self, history: History) -> None:
-        case = make_case(history)
+    def add(self, history: History, terms: Terms) -> None:
+        case = make_case(history, terms)
         self.violations += check(case)
         self.sessions += 1
         self.turns += sum(turn.is_accepted for turn in history.turns.values())
@@ -52,15 +52,16 @@ class Tally(Struct):
             self.outcomes[_kind(terminals[0])] += 1
 
 
-def judge(histories: Iterable[History], faults: list[Fault]) -> tuple[Tally, Recoveries]:
-    tally, recoveries = Tally(), Recoveries(sorted(faults, key=lambda fault: fault.t))
+def judge(histories: Iterable[History], terms: Terms, mishaps: list[Violation]) -> tuple[Tally, Recoveries]:
+    """`mishaps`: of processes."""
+    tally, recoveries = Tally(violations=[*mishaps]), Recoveries(list(terms.faults))
     for history in histories:
-        tally.add(history)
+        tally.add(history, terms)
         recoveries.add(history)
     return tally, recoveries
 
 
-def summary(directory: Path, tally: Tally, recoveries: Recoveries, mishaps: list[str]) -> dict[str, Any]:
+def summary(directory: Path, tally: Tally, recoveries: Recoveries) -> dict[str, Any]:
     takeovers, fenced = _worker_counts(directory)
     everything = [sample.seconds * 1000 for sample in recoveries.samples]
     return {
@@ -80,8 +81,8 @@ def summary(directory: Path, tally: Tally, recoveries: Recoveries, mishaps: list
         "heard_several_attempts": tally.again,
         "effects": tally.effects,
         "effects_of_no_commit": tally.orphans,
-        "violated": dict(Counter(violation.check for violation in tally.violations)),
-        "violations": len(tally.violations) + len(mishaps),
+        "violated": dict(Counter(violation.promise for violation in tally.violations)),
+        "violations": len(tally.violations),
     }
 
 
@@ -98,16 +99,16 @@ def table(result: dict[str, Any]) -> str:
     )
 
 
-def violations(tally: Tally, mishaps: list[str]) -> str:
-    """The first of each kind, so that a flood of one does not hide the others."""
-    kinds = Counter(violation.check for violation in tally.violations)
-    lines = [f"{count:>6} {kind}" for kind, count in kinds.most_common()]
+def violations(tally: Tally) -> str:
+    """Which promises were broken, and the first cases of each: a flood of one does not hide the others."""
+    kinds = Counter(violation.promise for violation in tally.violations)
+    lines = [f"{count:>6} {kind}: {PROMISES[kind]}" for kind, count in kinds.most_common()]
     shown: Counter[str] = Counter()
     for violation in tally.violations:
-        shown[violation.check] += 1
-        if shown[violation.check] <= SHOWN // len(kinds):
-            lines.append(f"{violation.check} [{violation.session}] {violation.detail[:600]}")
-    return "\n".join([*lines, *mishaps])
+        shown[violation.promise] += 1
+        if shown[violation.promise] <= max(1, SHOWN // len(kinds)):
+            lines.append(f"{violation.promise} [{violation.session}] {violation.detail[:2000]}")
+    return "\n".join(lines)
 
 
 def _worker_counts(directory: Path) -> tuple[int, int]:

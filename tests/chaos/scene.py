@@ -12,7 +12,8 @@ from atto.protocol.events import (
     ToolStarted,
 )
 from atto.protocol.messages import Message, TextPart, ToolCallPart, ToolResultPart
-from tests.chaos.checker import check, make_case
+from tests.chaos.case import Terms, make_case
+from tests.chaos.checker import check
 from tests.chaos.history import make_history
 from tests.chaos.records import Accepted, CancelAsked, Effect, Heard, Invoked, Listening, Refused, Stored
 from tests.chaos.turns import Script
@@ -41,9 +42,10 @@ class Scene:
 
     def __init__(self):
         self.lines = []
+        self.faults = []
         self.messages = [
-            *(Message.user(script("a", "count").text()), answer("x y ", call("n1"))),
-            *(Message("tool", (result("n1", "n1 1"),)), answer("z ")),
+            *(Message.user(script("a", "count").text()), answer("x y ", call("n.1"))),
+            *(Message("tool", (result("n.1", "n.1 1"),)), answer("z ")),
             *(Message.user(script("b").text()), answer("b ")),
             *(Message.user(script("e").text()), answer("e ")),
         ]
@@ -52,10 +54,20 @@ class Scene:
         self.submit(3, "c", 12)
         self.lines.append(CancelAsked(t=3.5, label="c"))
         self.lines.append(Invoked(t=4, label="d", run="run-d", text=script("d").text()))
-        self.lines.append(Refused(t=4.1, label="d", error="SessionBacklogFull"))
+        self.lines.append(Refused(t=4.1, label="d", error="Overloaded"))
         self.submit(5, "e", 13, run="")
         self.lines.append(
-            Effect(t=1.4, until=1.5, pid=1, key="run-a:1:n1", run="run-a", step=1, call="n1", nonce="n1")
+            Effect(
+                t=1.4,
+                until=1.5,
+                pid=1,
+                key="run-a:1:n.1",
+                run="run-a",
+                step=1,
+                call="n.1",
+                nonce="n.1",
+                tool="count",
+            )
         )
         self.listen("l1", "a", events_of_a())
         self.listen("l2", "a", events_of_a())
@@ -81,15 +93,15 @@ class Scene:
         self.lines = [line for line in self.lines if not (isinstance(line, kind) and fits(line, where))]
 
     def found(self):
-        """The names of the checks that found something."""
-        state = {"count": 1, "last": "n1"}
+        """The promises that were broken."""
+        state = {"count": 1, "last": "n.1"}
         version = sum(message.role == "user" for message in self.messages)
         stored = Stored(t=99, version=version, messages=tuple(self.messages), state=state)
         return self.found_with(stored)
 
     def found_with(self, stored):
-        case = make_case(make_history(SESSION, [*self.lines, stored]))
-        return {violation.check for violation in check(case)}
+        case = make_case(make_history(SESSION, [*self.lines, stored]), Terms(self.faults))
+        return {violation.promise for violation in check(case)}
 
 
 def fits(line, where):
@@ -105,9 +117,9 @@ def events_of_a():
         RunStarted(seq=1, time=AT, agent="w1"),
         TextDelta(seq=2, step=1, text="x "),
         TextDelta(seq=3, step=1, text="y "),
-        ModelCompleted(seq=4, step=1, message=answer("x y ", call("n1"))),
-        ToolStarted(seq=5, step=1, call=call("n1")),
-        ToolCompleted(seq=6, step=1, call_id="n1", name="count", content="n1 1"),
+        ModelCompleted(seq=4, step=1, message=answer("x y ", call("n.1"))),
+        ToolStarted(seq=5, step=1, call=call("n.1")),
+        ToolCompleted(seq=6, step=1, call_id="n.1", name="count", content="n.1 1"),
         TextDelta(seq=7, step=2, text="z "),
         ModelCompleted(seq=8, step=2, message=answer("z ")),
         RunCompleted(seq=9, time=AT, message=answer("z "), version=1),

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that can cut and stall the connections that go through it."""
+"""A TCP proxy on loopback that can cut, stall and deafen the connections that go through it."""
 
 import asyncio
 import contextlib
@@ -16,6 +16,11 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = asyncio.Event()
         self._open.set()
+        self._audible = asyncio.Event()
+        self._audible.set()
+        self._marker = b""
+        self._cuts_before = False
+        self._marked = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -40,9 +45,26 @@ class Proxy:
         """Lets nothing through, in either direction."""
         self._open.clear()
 
+    def deafen(self) -> None:
+        """Lets nothing through to the clients; what they say gets through."""
+        self._audible.clear()
+
     def flow(self) -> None:
         """Ends the stall."""
         self._open.set()
+        self._audible.set()
+
+    async def cut_at(self, marker: bytes, *, before: bool) -> None:
+        """Cuts every connection once a client says `marker`, before it gets through or right after it.
+
+        Returns when that has been done. Cancelled, it is not done any more.
+        """
+        self._marker, self._cuts_before = marker, before
+        self._marked.clear()
+        try:
+            await self._marked.wait()
+        finally:
+            self._marker = b""
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -52,18 +74,41 @@ class Proxy:
             return
         self._writers |= {writer, far_writer}
         pumps = {
-            asyncio.create_task(self._pump(reader, far_writer)),
-            asyncio.create_task(self._pump(far_reader, writer)),
+            asyncio.create_task(self._speak(reader, far_writer)),
+            asyncio.create_task(self._pump(far_reader, writer, self._audible)),
         }
         self._tasks |= pumps
         await asyncio.wait(pumps)
         self._writers -= {writer, far_writer}
         self._tasks -= pumps
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _speak(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(1 << 16):
                 await self._open.wait()
+                is_marked = bool(self._marker) and self._marker in data
+                if is_marked and self._cuts_before:
+                    data = data[: data.index(self._marker)]
+                writer.write(data)
+                await writer.drain()
+                if is_marked:
+                    self._marker = b""
+                    self.cut() if self._cuts_before else await self._close_gently()
+                    self._marked.set()
+        writer.transport.abort()
+
+    async def _close_gently(self) -> None:
+        """So that what was written gets through."""
+        for writer in list(self._writers):
+            writer.close()
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, audible: asyncio.Event
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                await self._open.wait()
+                await audible.wait()
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()

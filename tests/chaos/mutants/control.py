@@ -1,0 +1,100 @@
+"""Mutants of who runs which turns, and when it stops."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from atto_workers import cancels, intake, mailbox, ownership, steward
+from atto_workers.gateway import retries
+from atto_workers.run import attempts, runner
+from tests.chaos.fail_points import replaced
+
+ONE_IN = 20
+"""Runs, of which one takes those behind it along."""
+
+
+def reused_consumer_name() -> None:
+    """All owners of a partition call its consumer the same: a former one still pulls and acknowledges."""
+    replaced(ownership, "secrets", lambda _: SimpleNamespace(token_hex=lambda _: "same"))
+    replaced(
+        ownership.Ownership,
+        "claim",
+        lambda claim: lambda self, partition: claim(_nameless(self), partition),
+    )
+
+
+def _nameless(own: ownership.Ownership) -> ownership.Ownership:
+    twin = ownership.Ownership.__new__(ownership.Ownership)
+    twin.__dict__.update(own.__dict__, _worker="anyone")
+    return twin
+
+
+def known_taken_for_new() -> None:
+    """A turn that comes for the first time counts as one whose run id nobody has had before."""
+    replaced(attempts, "_is_new", lambda _: lambda *_: True)
+
+    def wrapper(reconnected: Any) -> Any:
+        def undoubted(self: intake.Intake) -> None:
+            reconnected(self)
+            for pulling in self._pulls.values():
+                pulling.claim.doubtful_until_ms = 0
+
+        return undoubted
+
+    replaced(intake.Intake, "reconnected", wrapper)
+
+
+def two_at_a_time() -> None:
+    """A turn that comes while another of its session runs begins at once."""
+
+    def wrapper(deliver: Any) -> Any:
+        def delivered(self: mailbox.Mailboxes, delivery: Any) -> None:
+            deliver(self, delivery)
+            box = delivery.claim.mailboxes[delivery.token]
+            if box.running is not None and box.queue:
+                self._tasks.create_task(self._run_aside(box.queue.pop()))
+
+        return delivered
+
+    replaced(mailbox.Mailboxes, "deliver", wrapper)
+
+
+def queue_dropped() -> None:
+    """Now and then a run takes the turns along that wait behind it."""
+    count = 0
+
+    def wrapper(run: Any) -> Any:
+        async def ran(self: runner.TurnRunner, delivery: Any, *arguments: Any) -> None:
+            nonlocal count
+            await run(self, delivery, *arguments)
+            count += 1
+            box = delivery.claim.mailboxes.get(delivery.token)
+            if box is not None and count % ONE_IN == 0:
+                box.queue.clear()
+
+        return ran
+
+    replaced(runner.TurnRunner, "run", wrapper)
+
+
+def cancels_unheard() -> None:
+    """Nobody heeds cancellations."""
+    replaced(cancels.Cancels, "_take", lambda _: lambda *_: None)
+
+
+def never_retried() -> None:
+    """A model's passing failure ends the run."""
+    replaced(retries.RetryPolicy, "pause", lambda _: lambda *_, **__: None)
+
+
+def never_leaves() -> None:
+    """A worker that is told to stop waits for its runs, and then some."""
+
+    def wrapper(release: Any) -> Any:
+        async def released(self: steward.Steward) -> None:
+            await release(self)
+            await asyncio.sleep(3600)
+
+        return released
+
+    replaced(steward.Steward, "release_all", wrapper)
