@@ -28,8 +28,9 @@ class Agent:
     state (read-only). `tools`: by `@tool`, or plain functions, which become tools.
     `fallbacks`: models that are asked in turn where those before cannot answer.
     `max_steps`: how many model calls a run may make. `parallel_tool_calls`: whether the calls of one step
-    run side by side. `output_schema`: a JSON Schema that the answer must follow. `temperature`,
-    `max_tokens` (of one model call) and `stop` mean what the provider says; `options` go to it as they are.
+    run side by side, `max_parallel_tools` of them at one time. `output_schema`: a JSON Schema that the
+    answer must follow. `temperature`, `max_tokens` (of one model call) and `stop` mean what the provider
+    says; `options` go to it as they are.
     `description`: what agents that may ask this one are told of it (see `as_tool`).
 
     Raises `InvalidAgent`, `InvalidTool`, or `MissingExtra` if a model's package is not installed.
@@ -45,6 +46,7 @@ class Agent:
     stop: Sequence[str] = field(default=(), kw_only=True)
     max_steps: int = field(default=10, kw_only=True)
     parallel_tool_calls: bool = field(default=True, kw_only=True)
+    max_parallel_tools: int = field(default=16, kw_only=True)
     output_schema: Mapping[str, Any] | None = field(default=None, kw_only=True)
     options: Mapping[str, Any] = field(default_factory=dict[str, Any], kw_only=True)
     description: str = field(default="", kw_only=True)
@@ -67,6 +69,7 @@ class Agent:
             stop: Sequence[str] = (),
             max_steps: int = 10,
             parallel_tool_calls: bool = True,
+            max_parallel_tools: int = 16,
             output_schema: Mapping[str, Any] | None = None,
             options: Mapping[str, Any] = ...,
             description: str = "",
@@ -153,6 +156,8 @@ class Agent:
             raise InvalidAgent("its tools are a single function: give a sequence, as in `tools=[look_up]`")
         if self.max_steps < 1:
             raise InvalidAgent(f"max_steps is {self.max_steps}: a run needs at least 1 model call")
+        if self.max_parallel_tools < 1:
+            raise InvalidAgent(f"max_parallel_tools is {self.max_parallel_tools}: give at least 1")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise InvalidAgent(
                 f"max_tokens is {self.max_tokens}: give at least 1, or None for the provider's"

@@ -97,7 +97,7 @@ class Tool(Generic[P, R]):
 
         A synchronous function runs in a thread. Past its time-out it is left behind in that thread, which
         nothing can stop: what it still does is lost, its effects are not. An asynchronous function runs in a
-        task of its own, which is cancelled; one that has not let go 5 seconds later is left behind, too.
+        task of its own, which is cancelled; one that has not let go 3 seconds later is left behind, too.
         """
         call = UserCode("tool", self.name, context.session, context.run_id)
         timeout = asyncio.timeout(self.timeout)

@@ -6,23 +6,25 @@ Nothing can stop a thread, nor a task that swallows its cancellation. Whoever wa
 
 import asyncio
 import contextvars
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from atto.aio.user_code import Escaped, UserCode, current_call
+from atto.aio.user_code import Escaped, UserCode, call_of, current_call
 
 R = TypeVar("R")
 
 MAX_THREADS = 256
 """Synchronous calls that run at one time in a process; others wait until one of them has ended."""
-PATIENCE = 5.0
+PATIENCE = 3.0
 """Seconds that a cancelled task has to let go, before it is left behind."""
 REPEAT = 1.0
 """Seconds after which a task that has not let go is cancelled again."""
 
+_log = logging.getLogger("atto.worker")
 _left: "dict[object, UserCode | None]" = {}
 
 
@@ -140,8 +142,8 @@ async def in_task(
     try:
         await _ended(task)
     except asyncio.CancelledError as cancelled:
-        if not await _lets_go(task, patience, repeat):
-            _leave_behind(task, call)
+        if await end_tasks([task], patience=patience, repeat=repeat):
+            leave_behind(task, call)
             raise
         if task.cancelled():
             await task  # raises the task's own error, which knows the place
@@ -166,19 +168,35 @@ async def _ended(task: asyncio.Task[Any]) -> None:
         task.remove_done_callback(on_end)
 
 
-async def _lets_go(task: asyncio.Task[Any], patience: float, repeat: float) -> bool:
+async def end_tasks(
+    tasks: "list[asyncio.Task[Any]]", *, patience: float, repeat: float = REPEAT
+) -> "list[asyncio.Task[Any]]":
+    """Cancels tasks, again and again, and returns those that have not ended after `patience`.
+
+    A cancellation of the caller does not end it before.
+    """
     loop = asyncio.get_running_loop()
     until = loop.time() + patience
-    while not task.done() and loop.time() < until:
-        task.cancel()
+    left = [task for task in tasks if not task.done()]
+    while left and loop.time() < until:
+        for task in left:
+            task.cancel()
         with suppress(asyncio.CancelledError):  # our caller raises that of its own
-            await asyncio.wait([task], timeout=min(repeat, max(0.0, until - loop.time())))
-    return task.done()
+            await asyncio.wait(left, timeout=min(repeat, max(0.0, until - loop.time())))
+        left = [task for task in left if not task.done()]
+    return left
 
 
-def _leave_behind(task: asyncio.Task[Any], call: UserCode) -> None:
-    """`asyncio.run` must not wait for it, nor complain that it is pending when the process ends."""
-    _left[task] = call
+def leave_behind(task: "asyncio.Task[Any]", call: UserCode | None = None) -> None:
+    """Nobody waits for `task` any more: neither does `asyncio.run`, nor does it complain that it is pending.
+
+    `call`: what it is in, by default what it has entered.
+    """
+    if task in _left:
+        return
+    _left[task] = call = call or call_of(task)
+    if call is not None:
+        _log.error("%s ignores its cancellation: left behind", call)
     asyncio._unregister_task(task)  # noqa: SLF001 # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType] - documented: "Extending asyncio"
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - as asyncio.gather does
 

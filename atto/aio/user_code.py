@@ -36,7 +36,7 @@ class UserCode:
 
     An `Exception` passes, as does the cancellation of this task, a signal (Ctrl-C), and the end of a
     coroutine that is thrown away. Anything else is raised as `Escaped`. `since`: as of `time.monotonic`.
-    Entered once, in a task.
+    Entered once.
     """
 
     __slots__ = ("_outer", "_task", "_token", "kind", "name", "run", "session", "since")
@@ -58,7 +58,7 @@ class UserCode:
 
     def __enter__(self) -> Self:
         self.since = time.monotonic()
-        self._task = task = asyncio.current_task()
+        self._task = task = _running_task()
         if task is not None:
             self._outer = _open.get(task)
             _open[task] = self
@@ -76,24 +76,46 @@ class UserCode:
                 _open[task] = self._outer
         if error is None:
             self._leave_context()
-        elif not isinstance(error, GeneratorExit) or asyncio.current_task() is task:
+        elif not isinstance(error, GeneratorExit) or _running_task() is task:
             self._leave_context()
-            if not isinstance(error, Exception) and not self._may_pass(error):
+            if not isinstance(error, Exception) and not must_pass(error):
                 raise Escaped(describe(error)) from error
 
     def _leave_context(self) -> None:
         if self._token is not None:
             _current.reset(self._token)
 
-    def _may_pass(self, error: BaseException) -> bool:
-        if isinstance(error, asyncio.CancelledError):
-            return self._task is None or self._task.cancelling() > 0
-        return is_signal(error)
+
+def must_pass(error: BaseException) -> bool:
+    """Whether a coroutine must raise `error`: its task is cancelled, it is thrown away, or a signal came."""
+    if isinstance(error, asyncio.CancelledError):
+        task = _running_task()
+        return task is None or task.cancelling() > 0
+    if isinstance(error, GeneratorExit):
+        return _running_task() is None
+    return is_signal(error)
+
+
+def _running_task() -> "asyncio.Task[Any] | None":
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # a coroutine is thrown away after its loop has ended
+        return None
 
 
 def current_call() -> "UserCode | None":
     """The call that this task, or thread, is in."""
     return _current.get()
+
+
+def call_of(task: "asyncio.Task[Any]") -> "UserCode | None":
+    """The call that `task` is in."""
+    return _open.get(task)
+
+
+def tasks_in(session: str, run: str) -> "list[asyncio.Task[Any]]":
+    """The tasks that are in users' code on behalf of this run."""
+    return [task for task, call in _open.items() if (call.session, call.run) == (session, run)]
 
 
 def open_calls() -> "list[UserCode]":

@@ -23,6 +23,15 @@ from atto.protocol.messages import AnyPart, Message, Origin, ReasoningPart, Text
 # them there counts against the same limit, or a listener could not read what the model said.
 _AROUND = 10
 
+MAX_CALLS = 128
+"""Tool calls in one message. A model that makes more is taken to be broken: the stream is closed."""
+MAX_ARGUMENTS = 512 << 10
+"""Bytes of arguments in one message, all its calls together. Beyond, they are dropped, and the calls that
+they belong to are `malformed`: the model is told.
+"""
+_ENDLESS = 16 * MAX_ARGUMENTS
+_SHOWN = 200  # characters of arguments that were cut
+
 _objects = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -51,9 +60,12 @@ class _Call:
     name: str = ""
     pieces: list[str] = field(default_factory=list[str])
     native: Any = None
+    is_cut: bool = False
 
     def build(self, taken: set[str]) -> ToolCallPart:
         text = "".join(self.pieces)
+        if self.is_cut:
+            text = f"(more than {MAX_ARGUMENTS:,} bytes, so they were cut) {text[:_SHOWN]}"
         arguments = parse_arguments(text) if self.name else None
         call_id = _unique(self.id, taken)
         if arguments is None:
@@ -66,8 +78,8 @@ class Assembler:
 
     The text of the message equals the text chunks, joined. Parts stand in the order in which they began.
     Every tool call has an id that is unique within the message, made up where the provider sent none or the
-    same twice. A call whose arguments are no JSON object, or that has no name, is `malformed`. The cost is
-    linear in what was streamed.
+    same twice. A call whose arguments are no JSON object or too long, or that has no name, is `malformed`.
+    The cost is linear in what was streamed. Raises `ModelError` for calls or arguments without end.
     """
 
     def __init__(self, origin: Origin | None = None) -> None:
@@ -75,6 +87,8 @@ class Assembler:
         self._parts: list[_Prose | _Call] = []
         self._prose: _Prose | None = None
         self._calls: dict[int, _Call] = {}
+        self._calls_made = 0
+        self._arguments = 0
         self._usage = Usage()
         self._finish: str | None = None
 
@@ -120,7 +134,14 @@ class Assembler:
         call = self._call(chunk.slot)
         call.id = call.id or chunk.id
         call.name = call.name or chunk.name
-        call.pieces.append(chunk.arguments)
+        if chunk.arguments:
+            self._arguments += _size(chunk.arguments)
+            if self._arguments > _ENDLESS:
+                raise ModelError(f"the model sent more than {_ENDLESS:,} bytes of arguments", transient=True)
+            if self._arguments > MAX_ARGUMENTS:
+                call.is_cut = True
+            else:
+                call.pieces.append(chunk.arguments)
 
     def _close(self, done: PartDone) -> None:
         if done.slot is not None:
@@ -133,6 +154,9 @@ class Assembler:
 
     def _call(self, slot: int) -> _Call:
         if slot not in self._calls:
+            self._calls_made += 1
+            if self._calls_made > MAX_CALLS:
+                raise ModelError(f"the model asks for more than {MAX_CALLS} tools at once", transient=True)
             self._calls[slot] = _Call()
             self._parts.append(self._calls[slot])
         return self._calls[slot]
@@ -148,6 +172,10 @@ def parse_arguments(text: str) -> dict[str, Any] | None:
         return _objects.decode(data)
     except (InvalidTurn, msgspec.MsgspecError, UnicodeEncodeError):
         return None
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
 def _unique(call_id: str, taken: set[str]) -> str:

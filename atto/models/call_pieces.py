@@ -8,11 +8,16 @@ from atto.models.surrogates import SurrogateJoiner
 _STRUCTURE = re.compile(r'[\\"{}\[\]]')
 
 
+_UNREAD = 64 << 10
+"""Characters that are kept to be read, should anybody ask."""
+
+
 class _Extent:
-    """Whether pieces of JSON text make whole objects. Each character is read once, and only if asked."""
+    """Whether pieces of JSON text make whole objects. Each character is read once, most only if asked."""
 
     def __init__(self) -> None:
         self._unread: list[str] = []
+        self._length = 0
         self._depth = 0
         self._quoted = False
         self._skip = 0
@@ -20,6 +25,9 @@ class _Extent:
 
     def add(self, text: str) -> None:
         self._unread.append(text)
+        self._length += len(text)
+        if self._length > _UNREAD:
+            self._read()
 
     def is_open(self) -> bool:
         """In the middle of an object."""
@@ -34,6 +42,7 @@ class _Extent:
     def _read(self) -> None:
         text = "".join(self._unread)
         self._unread.clear()
+        self._length = 0
         for match in _STRUCTURE.finditer(text, self._skip):
             if match.start() >= self._skip:
                 self._step(match[0], match.end())

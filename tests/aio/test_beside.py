@@ -154,4 +154,4 @@ asyncio.run(main())
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
     )
-    assert (done.stdout, done.stderr) == ("ended\n", "")
+    assert (done.stdout, done.stderr) == ("ended\n", "tool x ignores its cancellation: left behind\n")

@@ -115,6 +115,7 @@ async def work():
                 pass
         time.sleep(0.1)
         await asyncio.sleep(10)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
 {setup}
 try:
     {enter}

@@ -1,30 +1,50 @@
 """Mailboxes: the turns of one session run strictly one after another, different sessions side by side."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from functools import partial
+from types import TracebackType
+from typing import Protocol, Self
 
+from atto.aio.beside import end_tasks, leave_behind
+from atto.aio.user_code import must_pass, tasks_in
 from atto_workers.delivery import Claim, ClaimState, Delivery
 from atto_workers.passivation import IdleSessions, Resident
 from atto_workers.run.scope import RunScope, StopReason
+
+RETRY_PAUSE = 1.0
+"""Seconds before a turn that could not be ended is tried again."""
+LEAVE_PATIENCE = 2.0
+"""Seconds that runs have to end once all are cancelled, which they were told to do long before."""
+
+_log = logging.getLogger("atto.worker")
 
 
 class Runner(Protocol):
     """Runs one turn to its end: terminal event and acknowledgement, or silence if it was stopped."""
 
-    async def run(self, delivery: Delivery, resident: Resident, scope: RunScope) -> None:
-        """`scope` stops it; `resident` holds the session before and after."""
+    async def run(self, delivery: Delivery, resident: Resident, scope: RunScope) -> bool:
+        """`scope` stops it; `resident` holds the session before and after. False: it is to be run again."""
+        ...
+
+    async def end_in_spite(
+        self, delivery: Delivery, error: BaseException, resident: Resident, scope: RunScope
+    ) -> bool:
+        """Ends a turn that nobody runs any more, because of `error`. False: it is to be tried again."""
         ...
 
 
 class Mailbox:
-    """The turns of one session that this worker holds."""
+    """The turns of one session that this worker holds. `current` has begun, or was left unended."""
 
     def __init__(self, claim: Claim, token: str) -> None:
         self.claim = claim
         self.token = token
         self.queue: deque[Delivery] = deque()
+        self.current: Delivery | None = None
+        self.failure: BaseException | None = None
         self.running: RunScope | None = None
         self.idle = asyncio.Event()
 
@@ -32,6 +52,8 @@ class Mailbox:
 class Mailboxes:
     """Hands deliveries to their sessions' mailboxes, each served by a task of its own while it is not empty.
 
+    Nothing that happens in a run ends its mailbox: a turn that could not be ended is tried again, and those
+    behind it wait. `async with`: leaving cancels all runs, and leaves behind those that do not let go.
     `limit`: turns that run at one time, over all sessions. `on_finished` is told of every delivery that is no
     longer held.
     """
@@ -40,16 +62,33 @@ class Mailboxes:
         self,
         runner: Runner,
         idle_sessions: IdleSessions,
-        tasks: asyncio.TaskGroup,
         *,
         limit: int,
         on_finished: Callable[[Delivery], None],
     ) -> None:
         self._runner = runner
         self._idle_sessions = idle_sessions
-        self._tasks = tasks
+        self._tasks: dict[asyncio.Task[None], Delivery | Mailbox] = {}
+        self._is_closing = False
         self._slots = asyncio.Semaphore(limit)
         self._on_finished = on_finished
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_closing = True
+        for task in await end_tasks(list(self._tasks), patience=LEAVE_PATIENCE):
+            held = self._tasks[task]
+            delivery = held.current if isinstance(held, Mailbox) else held
+            leave_behind(task)
+            if delivery is not None:
+                session, run = delivery.session or "", delivery.run_id or ""
+                _log.error("run %s of session %r does not end: left behind", run, session)
+                for inner in tasks_in(session, run):
+                    leave_behind(inner)
 
     def deliver(self, delivery: Delivery) -> None:
         """Queues a turn. Turns of a session must come in stream order."""
@@ -58,7 +97,7 @@ class Mailboxes:
         mailbox = claim.mailboxes.get(delivery.token)
         if mailbox is None:
             mailbox = claim.mailboxes[delivery.token] = Mailbox(claim, delivery.token)
-            self._tasks.create_task(self._serve(mailbox), name=f"session {delivery.token}")
+            self._start(mailbox)
         mailbox.queue.append(delivery)
 
     def expedite(self, claims: Iterable[Claim], token: str, run: str) -> None:
@@ -70,7 +109,9 @@ class Mailboxes:
             for delivery in mailbox.queue:
                 if delivery.fresh and delivery.run_token == run:
                     mailbox.queue.remove(delivery)
-                    self._tasks.create_task(self._run_aside(delivery), name=f"cancelled {run}")
+                    task = asyncio.create_task(self._run_aside(delivery), name=f"cancelled {run}")
+                    self._tasks[task] = delivery
+                    task.add_done_callback(self._tasks.pop)
                     return
 
     def close(self, claim: Claim) -> None:
@@ -107,29 +148,64 @@ class Mailboxes:
             while mailbox.queue:
                 self._finish(mailbox.queue.popleft())
 
+    def _start(self, mailbox: Mailbox) -> None:
+        task = asyncio.create_task(self._serve(mailbox), name=f"session {mailbox.token}")
+        self._tasks[task] = mailbox
+        task.add_done_callback(partial(self._ended, mailbox))
+
+    def _ended(self, mailbox: Mailbox, task: asyncio.Task[None]) -> None:
+        """The mailbox is empty; or users' code cancelled its task, which was ours to cancel."""
+        del self._tasks[task]
+        failure = asyncio.CancelledError("cancelled by users' code") if task.cancelled() else task.exception()
+        if failure is not None and not task.cancelled():
+            _log.error("session %s: a defect", mailbox.token, exc_info=failure)
+        if not self._is_closing and (mailbox.queue or mailbox.current is not None):
+            mailbox.failure = None if mailbox.current is None else failure
+            self._start(mailbox)
+            return
+        del mailbox.claim.mailboxes[mailbox.token]
+        mailbox.idle.set()
+
     async def _serve(self, mailbox: Mailbox) -> None:
-        claim = mailbox.claim
-        resident = self._idle_sessions.take(mailbox.token, claim)
-        try:
-            while mailbox.queue:
-                async with self._slots:
+        resident = self._idle_sessions.take(mailbox.token, mailbox.claim)
+        while mailbox.queue or mailbox.current is not None:
+            async with self._slots:
+                if mailbox.current is None:
                     if not mailbox.queue:
                         break
-                    delivery = mailbox.queue.popleft()
-                    mailbox.running = RunScope(delivery.deadline())
-                    try:
-                        await self._runner.run(delivery, resident, mailbox.running)
-                    finally:
-                        mailbox.running = None
-                        self._finish(delivery)
+                    mailbox.current = mailbox.queue.popleft()
+                delivery = mailbox.current
+                is_ended = await self._run(mailbox, delivery, resident)
+            if not is_ended:
+                await asyncio.sleep(RETRY_PAUSE)
+            if is_ended or not mailbox.claim.is_open:
+                mailbox.current = None
+                self._finish(delivery)
+        self._idle_sessions.put(mailbox.token, resident)
+
+    async def _run(self, mailbox: Mailbox, delivery: Delivery, resident: Resident) -> bool:
+        mailbox.running = scope = RunScope(delivery.deadline())
+        failure, mailbox.failure = mailbox.failure, None
+        try:
+            if failure is not None:
+                resident.snapshot = None
+                return await self._runner.end_in_spite(delivery, failure, resident, scope)
+            return await self._runner.run(delivery, resident, scope)
+        except BaseException as error:
+            if must_pass(error):
+                raise
+            _log.exception("run %s of session %r left its runner", delivery.run_id, delivery.session)
+            mailbox.failure = error
+            return False
         finally:
-            del claim.mailboxes[mailbox.token]
-            mailbox.idle.set()
-            self._idle_sessions.put(mailbox.token, resident)
+            mailbox.running = None
 
     async def _run_aside(self, delivery: Delivery) -> None:
         try:
-            await self._runner.run(delivery, Resident(delivery.claim), RunScope())
+            while not await self._runner.run(delivery, Resident(delivery.claim), RunScope()):
+                if not delivery.claim.is_open:
+                    return
+                await asyncio.sleep(RETRY_PAUSE)
         finally:
             self._finish(delivery)
 

@@ -1,5 +1,6 @@
 """The snapshots of idle sessions, kept in memory so that their next turn need not load them."""
 
+import logging
 import time
 import zlib
 from collections import OrderedDict
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from atto.aio.user_code import UserCode, describe
 from atto.protocol import codec
 from atto.protocol.messages import Message
 from atto.protocol.sessions import Snapshot
@@ -33,6 +35,7 @@ _PACKED_AT_ONCE = 64 << 10  # bytes of history, as JSON: 2 ms
 _DROPPED_AT_ONCE = 50  # sessions: 2 ms, if they are not packed
 _TRIMMED_AT_ONCE = 8 << 20  # bytes that dropped sessions had: 2 ms
 
+_log = logging.getLogger("atto.worker")
 _snapshots = msgspec.json.Decoder(Snapshot)
 
 
@@ -118,7 +121,12 @@ class IdleSessions:
         resident = self._remove(token)
         if resident.claim is not claim:
             return Resident(claim)
-        resident.unpack()
+        try:
+            with UserCode("store", "token"):
+                resident.unpack()
+        except Exception as error:  # noqa: BLE001 - a user's own store may raise anything
+            _log.warning("session %s cannot be unpacked, and is loaded again: %s", token, describe(error))
+            return Resident(claim)
         return resident
 
     def put(self, token: str, resident: Resident) -> None:
@@ -178,7 +186,12 @@ class IdleSessions:
     def _pack(self, token: str) -> None:
         resident = self._unpacked[token]
         self._leave_unpacked(token)
-        resident.pack()
+        try:
+            with UserCode("store", "token"):
+                resident.pack()
+        except Exception as error:  # noqa: BLE001 - a user's own store may raise anything
+            _log.warning("session %s cannot be packed, and leaves memory: %s", token, describe(error))
+            self._drop(token)
 
     def _leave_unpacked(self, token: str) -> None:
         resident = self._unpacked.pop(token, None)

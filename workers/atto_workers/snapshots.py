@@ -10,6 +10,7 @@ from typing import Any, Self
 import nats.errors
 from nats.aio.msg import Msg
 
+from atto.aio.user_code import UserCode
 from atto.broker.jetstream import JetStream
 from atto.protocol import codec
 from atto.protocol.errors import AttoError, StoreError
@@ -57,7 +58,8 @@ class Snapshots:
     async def _answer(self, message: Msg) -> None:
         try:
             session = decode_session(message.subject.rpartition(".")[2])
-            snapshot = await self._store.load(session)
+            with UserCode("store", type(self._store).__name__, session):
+                snapshot = await self._store.load(session)
             answers = [codec.encode(page) for page in self._pages(snapshot or Snapshot(session=session))]
             self._check_sizes(answers)
         except AttoError as error:

@@ -13,6 +13,8 @@ from typing import Any, Self
 from nats.aio.client import Client as Connection
 
 from atto.agents import Agent
+from atto.aio.beside import in_task, left_behind
+from atto.aio.user_code import UserCode, describe
 from atto.broker.connection import DEFAULT_SERVER, check_options, connected
 from atto.broker.jetstream import JetStream
 from atto.models import Closeable
@@ -40,6 +42,9 @@ WATCH_PERIOD = 1.0
 """Seconds between looks whether a connection that the user brought was lost in between."""
 PASSIVATION_PERIOD = 1.0
 """Seconds between looks for sessions that have been idle for too long."""
+
+CLOSE_PATIENCE = 5.0
+"""Seconds that a model has to let go of its connections."""
 
 _PROBED = "atto-readiness"  # a session that need not be there
 
@@ -122,7 +127,8 @@ class Worker:
         if not connection.is_connected:
             return "not connected to the broker"
         try:
-            await store.load(_PROBED)
+            with UserCode("store", type(store).__name__):
+                await store.load(_PROBED)
         except Exception as error:  # noqa: BLE001 - a user's own store may raise anything
             return f"the store does not answer: {type(error).__name__}"
         return None if self._steward is None else self._steward.unready()
@@ -173,6 +179,8 @@ class Worker:
         if stack is not None:
             # Not told of the body's error, or the task group would wrap it into an ExceptionGroup.
             await stack.aclose()
+            for call in left_behind():
+                _log.warning("%r has ended, %s has not", self, call)
 
     async def serve(self, *, on_ready: Callable[[], None] | None = None) -> None:
         """Runs until SIGTERM or SIGINT, then drains and returns.
@@ -234,7 +242,7 @@ class Worker:
         """Builds the worker from the inside out; the stack takes it apart in the reverse order."""
         for model in self.agent.all_models:
             if isinstance(model, Closeable):
-                stack.push_async_callback(model.aclose)
+                stack.push_async_callback(_close, model)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
 
         def serve(work: Coroutine[Any, Any, None], name: str) -> None:
@@ -254,8 +262,8 @@ class Worker:
             verify=self._verify,
             assure=self._assure,
         )
-        self._mailboxes = Mailboxes(
-            runner, self._idle_sessions, tasks, limit=self._concurrency, on_finished=self._finished
+        self._mailboxes = await stack.enter_async_context(
+            Mailboxes(runner, self._idle_sessions, limit=self._concurrency, on_finished=self._finished)
         )
         await stack.enter_async_context(cancels)
         self._intake = await stack.enter_async_context(
@@ -354,6 +362,21 @@ class Worker:
             # This is no wait: others' turns go on in between.
             while self._idle_sessions.sweep() or self._idle_sessions.pack():  # noqa: ASYNC110
                 await asyncio.sleep(0)
+
+
+async def _close(model: Closeable) -> None:
+    """Whatever it does, the worker ends."""
+    call = UserCode("model", type(model).__name__)
+
+    async def close() -> None:
+        with call:
+            await model.aclose()
+
+    try:
+        async with asyncio.timeout(CLOSE_PATIENCE):
+            await in_task(close(), f"closing {call.name}", call)
+    except Exception as error:  # noqa: BLE001 - of any kind
+        _log.warning("%s was not closed: %s", call, describe(error))
 
 
 async def stopped(task: asyncio.Task[None]) -> None:

@@ -4,10 +4,11 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-from atto.protocol.errors import ConcurrentWrite, StoreUnavailable
+from atto.protocol.errors import ConcurrentWrite, StoreError, StoreUnavailable
 from atto.protocol.sessions import Commit, Snapshot
 from atto.stores import SessionStore
 from atto_workers.delivery import Claim
+from atto_workers.turn_context import user_code
 
 STORE_TRIES = 6
 """How often a store may fail a turn before the turn fails: with the pauses, about ten seconds."""
@@ -27,7 +28,8 @@ async def load(store: SessionStore, session: str, claim: Claim, *, tries: int | 
     failures = 0
     while True:
         try:
-            return await store.load(session) or Snapshot(session=session)
+            with user_code("store", type(store).__name__):
+                return await store.load(session) or Snapshot(session=session)
         except StoreUnavailable:
             failures += 1
             if failures == tries:
@@ -52,7 +54,8 @@ async def save(
     failures = 0
     while True:
         try:
-            return await store.save(base, commit)
+            with user_code("store", type(store).__name__):
+                return await store.save(base, commit)
         except ConcurrentWrite:
             found = await load(store, base.session, claim, tries=None)
             if found.record(commit.run_id) is None:
@@ -72,6 +75,20 @@ async def save(
             # after it was read.
             await make_sure()
             await _pause(failures, claim)
+        except Exception as error:
+            if isinstance(error, StoreError):
+                raise
+            return await _saved_in_spite(store, base, commit, claim, error)
+
+
+async def _saved_in_spite(
+    store: SessionStore, base: Snapshot, commit: Commit, claim: Claim, error: Exception
+) -> Snapshot:
+    """After a defect of the store, which may have saved all the same. Raises `error` if it has not."""
+    found = await load(store, base.session, claim, tries=STORE_TRIES)
+    if found.record(commit.run_id) is None:
+        raise error
+    return found
 
 
 async def fence(store: SessionStore, session: str, run_id: str, claim: Claim) -> Snapshot:
@@ -85,7 +102,8 @@ async def fence(store: SessionStore, session: str, run_id: str, claim: Claim) ->
         if base.record(run_id) is not None:
             raise ConcurrentWrite(f"run {run_id!r} has been committed")
         try:
-            return await store.fence(base)
+            with user_code("store", type(store).__name__):
+                return await store.fence(base)
         except StoreUnavailable:
             failures += 1
             await _pause(failures, claim)

@@ -17,6 +17,7 @@ from atto_workers.gateway import ModelGateway
 from atto_workers.run.delegation import DelegateLog, EventLog
 from atto_workers.run.journal import Progress
 from atto_workers.run.model_calls import call_model
+from atto_workers.run.scope import RunScope
 from atto_workers.run.tool_calls import SessionState, ToolCalls
 from atto_workers.turn_context import user_code
 
@@ -53,13 +54,16 @@ async def run_loop(
     log: EventLog,
     progress: Progress,
     gateway: ModelGateway,
+    scope: RunScope,
     within: str = "",
 ) -> Answer:
     """Runs a turn on top of `snapshot`, going on from `progress`.
 
-    `within`: for an agent that another one asked, the calls that led to it (see `ToolContext`).
+    `within`: for an agent that another one asked, the calls that led to it (see `ToolContext`). `scope`: is
+    asked before each model and tool call whether the run was stopped.
 
-    Raises `StepsExhausted`, `InstructionFailed`, `ModelError`; what a tool does wrong the model is told.
+    Raises `Stopped`, `StepsExhausted`, `InstructionFailed`, `ModelError`; what a tool does wrong the model is
+    told.
     """
     added = [user]
     state = SessionState(snapshot.state)
@@ -82,6 +86,7 @@ async def run_loop(
                     log=said,
                     progress=asked,
                     gateway=gateway,
+                    scope=scope,
                     within=within + said.within,
                 )
         except TimeoutError:
@@ -96,6 +101,7 @@ async def run_loop(
         if done is None:
             if progress.attempts and step == progress.was_in_step:
                 log.append(StepRestarted(seq=log.next, step=step, reason="the turn was delivered again"))
+            scope.check()
             request = await _request(agent, snapshot, added, state)
             model = await call_model(agent, request, step=step, log=log, gateway=gateway)
         else:
@@ -109,6 +115,7 @@ async def run_loop(
             log,
             state,
             ask,
+            scope,
             step=step,
             session=snapshot.session,
             run_id=run_id,

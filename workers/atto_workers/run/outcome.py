@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from atto.aio.user_code import describe, words
 from atto.protocol.errors import ModelError, StoreError, StoreUnavailable
 from atto.protocol.events import RunCancelled, RunFailed, TerminalEvent
 from atto_workers.delivery import Problem
@@ -41,17 +42,17 @@ def outcome_of(error: Exception, seq: int) -> Outcome:
         case Stopped(reason=StopReason.CANCELLED):
             return Outcome(RunCancelled(seq=seq, time=now(), reason=error.detail))
         case Stopped():
-            return Outcome(failed(seq, Problem("expired", str(error)), retryable=True))
+            return Outcome(failed(seq, Problem("expired", words(error)), retryable=True))
         case ModelError():
-            return Outcome(failed(seq, Problem("model_error", str(error)), retryable=error.transient))
+            return Outcome(failed(seq, Problem("model_error", words(error)), retryable=error.transient))
         case StepsExhausted():
-            return Outcome(failed(seq, Problem("max_steps", str(error))))
+            return Outcome(failed(seq, Problem("max_steps", words(error))))
         case InstructionFailed():
-            return Outcome(failed(seq, Problem("agent_error", str(error))))
+            return Outcome(failed(seq, Problem("agent_error", words(error))))
         case AttemptsExhausted():
-            problem = Problem("attempts_exhausted", str(error))
+            problem = Problem("attempts_exhausted", words(error))
         case StoreError():
-            problem = Problem("store_error", f"{type(error).__name__}: {error}")
+            problem = Problem("store_error", describe(error))
         case _:
-            problem = Problem("internal", f"{type(error).__name__}: {error}")
+            problem = Problem("internal", describe(error))
     return Outcome(failed(seq, problem, retryable=isinstance(error, StoreUnavailable)), problem)

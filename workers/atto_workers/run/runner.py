@@ -8,11 +8,11 @@ from typing import NamedTuple
 from msgspec import structs
 
 from atto.agents import Agent
+from atto.aio.user_code import describe, must_pass
 from atto.broker.jetstream import JetStream
 from atto.protocol.errors import (
     ConcurrentWrite,
     StoreCorrupt,
-    StoreError,
 )
 from atto.protocol.events import (
     RunCompleted,
@@ -35,7 +35,7 @@ from atto_workers.run.attempts import Attempts
 from atto_workers.run.ending import Ending
 from atto_workers.run.journal import Progress
 from atto_workers.run.log import Outbox, RunLog
-from atto_workers.run.loop import run_loop
+from atto_workers.run.loop import Answer, run_loop
 from atto_workers.run.outcome import AttemptsExhausted, Outcome, now, outcome_of
 from atto_workers.run.scope import RunScope, Stopped, StopReason
 from atto_workers.turn_context import TurnContext
@@ -84,38 +84,46 @@ class TurnRunner:
         self._verify = verify
         self._assure = assure
 
-    async def run(self, delivery: Delivery, resident: Resident, scope: RunScope) -> None:
+    async def run(self, delivery: Delivery, resident: Resident, scope: RunScope) -> bool:
         """Ends the turn, or leaves it to the partition's next owner if `scope` or the claim says so.
 
-        Whatever goes wrong stays within the turn.
+        Whatever goes wrong stays within the turn. False: it could not be ended, and must be tried again
+        before any other turn of its session.
         """
-        content = delivery.content
         try:
-            if content is None:
-                problem = delivery.problem or Problem("invalid_turn", "the turn cannot be read")
-                await self._ending.bury(delivery, problem)
-                return
-            partition = delivery.claim.partition
-            self._cancels.watch(delivery, scope)
-            try:
-                with TurnContext(session=content.session, run=content.run_id, partition=partition):
-                    while not delivery.claim.is_lost:
-                        if await self._attempt(delivery, content, resident, scope):
-                            return
-            finally:
-                self._cancels.unwatch(delivery, scope)
+            await self._run(delivery, resident, scope)
         except commits.GaveUp:
             resident.snapshot = None
-        except Exception as error:  # noqa: BLE001 - a defect of ours costs this turn, not the worker
+        except BaseException as error:  # a defect of ours costs this turn, not the worker
+            if must_pass(error):
+                raise
             resident.snapshot = None
             _log.exception("run %s of session %r ended in a defect", delivery.run_id, delivery.session)
-            await self._end_in_spite(delivery, error, resident, scope)
+            return await self.end_in_spite(delivery, error, resident, scope)
+        return True
 
-    async def _end_in_spite(
-        self, delivery: Delivery, error: Exception, resident: Resident, scope: RunScope
-    ) -> None:
-        """After a defect of ours: ends the turn as a failure, unless it has been committed. One that cannot
-        even be ended is left to the partition's next owner.
+    async def _run(self, delivery: Delivery, resident: Resident, scope: RunScope) -> None:
+        content = delivery.content
+        if content is None:
+            problem = delivery.problem or Problem("invalid_turn", "the turn cannot be read")
+            await self._ending.bury(delivery, problem)
+            return
+        self._cancels.watch(delivery, scope)
+        try:
+            partition = delivery.claim.partition
+            with TurnContext(session=content.session, run=content.run_id, partition=partition):
+                while not delivery.claim.is_lost:
+                    if await self._attempt(delivery, content, resident, scope):
+                        return
+        finally:
+            self._cancels.unwatch(delivery, scope)
+
+    async def end_in_spite(
+        self, delivery: Delivery, error: BaseException, resident: Resident, scope: RunScope
+    ) -> bool:
+        """After a defect of ours: ends the turn as a failure, unless it has been committed.
+
+        False: it cannot even be ended, now.
         """
         delivery.fresh = False  # what was said already must not be said again under the same number
         try:
@@ -123,11 +131,15 @@ class TurnRunner:
             if content is not None and await self._is_committed(content, delivery.claim):
                 await self._attempt(delivery, content, resident, scope)
             else:
-                await self._ending.bury(delivery, Problem("internal", f"{type(error).__name__}: {error}"))
+                await self._ending.bury(delivery, Problem("internal", describe(error)))
         except commits.GaveUp:
-            return
-        except Exception:  # noqa: BLE001 - as above
+            return True
+        except BaseException as failure:  # as above
+            if must_pass(failure):
+                raise
             _log.exception("run %s of session %r cannot be ended", delivery.run_id, delivery.session)
+            return False
+        return True
 
     async def _is_committed(self, content: Content, claim: Claim) -> bool:
         snapshot = await commits.load(self._store, content.session, claim, tries=commits.STORE_TRIES)
@@ -187,11 +199,11 @@ class TurnRunner:
             resident.snapshot = await commits.fence(
                 self._store, content.session, content.run_id, delivery.claim
             )
-        except ConcurrentWrite:
+        except (ConcurrentWrite, commits.GaveUp):
             raise
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - a user's own store may raise anything
             resident.snapshot = None
-            _log.warning("session %r cannot be fenced: %s", content.session, error)
+            _log.warning("session %r cannot be fenced: %s", content.session, describe(error))
 
     async def _is_over(self, delivery: Delivery, progress: Progress) -> bool:
         """Whether a turn that comes again needs nothing more, or nothing more from this worker."""
@@ -232,17 +244,7 @@ class TurnRunner:
                 if ended is not None:
                     resident.snapshot = None
                     return structs.replace(ended, seq=log.next)
-            answer = await run_loop(
-                self._agent,
-                snapshot,
-                content.turn.message(),
-                run_id=content.run_id,
-                metadata=content.turn.metadata,
-                headers=delivery.headers,
-                log=log,
-                progress=progress,
-                gateway=self._gateway,
-            )
+            answer = await self._answer(attempt, snapshot, scope)
         # A successor that ended the run without a commit (it was cancelled, or failed) leaves nothing in the
         # store that would refuse ours.
         await self._make_sure(delivery.claim)
@@ -261,6 +263,27 @@ class TurnRunner:
         if not retelling.is_told(snapshot, record, answer.messages):
             told = retelling.steps_of_messages(answer.messages)
         return retelling.completed(log, snapshot, record, told=told, usage=answer.usage)
+
+    async def _answer(self, attempt: "_Attempt", snapshot: Snapshot, scope: RunScope) -> Answer:
+        delivery, content, progress, log = attempt
+        try:
+            answer = await run_loop(
+                self._agent,
+                snapshot,
+                content.turn.message(),
+                run_id=content.run_id,
+                metadata=content.turn.metadata,
+                headers=delivery.headers,
+                log=log,
+                progress=progress,
+                gateway=self._gateway,
+                scope=scope,
+            )
+        except Exception:
+            scope.check()  # users' code may have made another error of its cancellation
+            raise
+        scope.check()
+        return answer
 
     async def _ended_by_former(self, attempt: "_Attempt") -> TerminalEvent | None:
         """A terminal event that a former owner got in after this one had read the events, and before this

@@ -30,7 +30,8 @@ class RunScope:
     """`with scope`: the body can be stopped at any of its awaits, and is at the deadline.
 
     A stop before the body begins is kept until then; the first stop wins; one after the body has ended does
-    nothing to it. May be entered again. `deadline` is in the event loop's time. Raises `Stopped`.
+    nothing to it. A body that swallows its cancellation is cancelled again, and stops at the next `check`.
+    May be entered again. `deadline` is in the event loop's time. Raises `Stopped`.
     """
 
     def __init__(self, deadline: float | None = None) -> None:
@@ -46,12 +47,16 @@ class RunScope:
             if self._body is not None:
                 self._body.interrupt()
 
+    def check(self) -> None:
+        """Raises `Stopped` if the body was stopped, whatever became of its cancellation."""
+        if self._stop is not None:
+            raise self._stop
+
     def __enter__(self) -> Self:
         loop = asyncio.get_running_loop()
         if self.deadline is not None and self.deadline <= loop.time():
             self.stop(StopReason.EXPIRED)
-        if self._stop is not None:
-            raise self._stop
+        self.check()
         self._body = Interruption().__enter__()
         if self.deadline is not None:
             self._timer = loop.call_at(self.deadline, self.stop, StopReason.EXPIRED)

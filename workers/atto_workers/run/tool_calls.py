@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from atto.agents import Agent, AgentTool, State, Tool, ToolContext, ToolError
 from atto.agents.delegation import MAX_DELEGATION
+from atto.aio.user_code import words
 from atto.protocol import codec
 from atto.protocol.errors import InvalidTurn
 from atto.protocol.events import StateChange, ToolCompleted, ToolStarted
@@ -14,6 +15,7 @@ from atto.protocol.messages import Message, ToolCallPart, ToolResultPart, Usage
 from atto.protocol.sessions import apply, compose
 from atto_workers.run.delegation import DelegateLog, EventLog
 from atto_workers.run.journal import Progress, StepDone
+from atto_workers.run.scope import RunScope
 from atto_workers.run.tool_failures import log_failure
 
 _AROUND = 8 + MAX_DELEGATION
@@ -60,6 +62,7 @@ class ToolCalls:
         log: EventLog,
         state: SessionState,
         ask: Ask,
+        scope: RunScope,
         *,
         step: int,
         session: str,
@@ -70,6 +73,7 @@ class ToolCalls:
     ) -> None:
         self.usage = Usage()
         self._ask = ask
+        self._scope = scope
         self._within = within
         self._agent = agent
         self._log = log
@@ -101,8 +105,9 @@ class ToolCalls:
             if len(group) == 1:
                 results[group[0].id] = await self._call(group[0])
                 continue
+            places = asyncio.Semaphore(self._agent.max_parallel_tools)
             async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(self._call(call)) for call in group]
+                running = [tasks.create_task(self._call_within(places, call)) for call in group]
             results.update((task.result().call_id, task.result()) for task in running)
         return Message(
             "tool",
@@ -131,7 +136,12 @@ class ToolCalls:
         tool = self._agent.tool(call.name)
         return not (tool is None or tool.read_only or isinstance(tool, AgentTool))
 
+    async def _call_within(self, places: asyncio.Semaphore, call: ToolCallPart) -> ToolCompleted:
+        async with places:
+            return await self._call(call)
+
     async def _call(self, call: ToolCallPart) -> ToolCompleted:
+        self._scope.check()
         content, is_error, change = await self._outcome(call)
         event = self._completed(call, content, is_error, change)
         encoded = codec.encode(event)
@@ -167,7 +177,7 @@ class ToolCalls:
             if tool is not None and error.__cause__ is not None:
                 # the model reads one line of it, the author wants the rest
                 log_failure(tool, self._run_id, error, error.__cause__)
-            return str(error), True, StateChange()
+            return words(error), True, StateChange()
 
     async def _delegate(self, tool: AgentTool, call: ToolCallPart) -> Answered:
         asked = self._asked.get(call.id, Progress())
