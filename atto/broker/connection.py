@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import nats.errors
 from nats.aio.client import Client as Connection
 
+from atto.broker.nats_internals import Guarded, Unencrypted, allow_reconnect
 from atto.protocol.errors import BrokerUnavailable
 
 DEFAULT_SERVER = "nats://127.0.0.1:4222"
@@ -27,8 +28,9 @@ _SCHEMES = ("nats", "tls", "ws", "wss")
 _DEFAULTS: dict[str, Any] = {
     "max_reconnect_attempts": -1,
     "reconnect_time_wait": 0.25,
-    "ping_interval": 10,
-    "max_outstanding_pings": 2,
+    # A broker that says nothing for 4 s is left, before others take a worker for dead.
+    "ping_interval": 1,
+    "max_outstanding_pings": 3,
     "pending_size": 8 << 20,
 }
 _KNOWN = inspect.signature(Connection.connect).parameters
@@ -107,61 +109,24 @@ async def _first_connection(
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(patience):
             while True:
-                connection = _Connection()
+                connection = Guarded()
                 try:
                     # nats-py's own retries would hide why it fails, and go on after a refusal.
                     await connection.connect(addresses, **once)
                 except (OSError, nats.errors.Error) as error:
                     await close(connection)
                     last = error
-                    if isinstance(error, _Unencrypted) or "authorization" in str(error).lower():
+                    if isinstance(error, Unencrypted) or "authorization" in str(error).lower():
                         break
                     await asyncio.sleep(arguments["reconnect_time_wait"])
                 else:
-                    connection.options["allow_reconnect"] = arguments.get("allow_reconnect", True)
+                    allow_reconnect(connection, allowed=arguments.get("allow_reconnect", True))
                     return connection
     last = last or next(iter(errors), None) or TimeoutError()
     reason = "no answer in time" if isinstance(last, TimeoutError) else str(last) or repr(last)
     hint = "Is a nats-server running there, and are the credentials right?"
-    said = reason if isinstance(last, _Unencrypted) else f"{reason}. {hint}"
+    said = reason if isinstance(last, Unencrypted) else f"{reason}. {hint}"
     raise BrokerUnavailable(f"cannot connect to {_shown(servers)}: {said}") from last
-
-
-class _Unencrypted(nats.errors.Error):
-    def __str__(self) -> str:
-        return (
-            "TLS was asked for, but the server does not require it: give it a `tls` block, or write nats://"
-        )
-
-
-class _Connection(Connection):
-    """Says nothing in the clear where TLS was asked for.
-
-    nats-py follows the server: without `tls_required` in its first line, which anybody on the way can take
-    out, it would send the password unencrypted, `tls://` and certificates or not.
-    """
-
-    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        if initial_connection and self._wants_tls() and not info.get("tls_required"):
-            raise _Unencrypted
-        await super()._process_info(info, initial_connection)
-
-    def let_go(self) -> None:
-        """Of a broker that does not read: nats-py would wait for ever until it has what is left for it. Or of
-        one whose certificate was refused: for ever, too, until a transport without its handshake is closed.
-        """
-        self._pending, self._pending_data_size = [], 0
-        writer = getattr(self._transport, "_io_writer", None)  # a WebSocket has none
-        if writer is not None:
-            writer.transport.abort()
-            self._transport = None
-
-    def _wants_tls(self) -> bool:
-        server = self._current_server
-        assert server is not None  # noqa: S101 - there is one before its first line
-        if self.options["tls_handshake_first"]:  # it is encrypted already, by whoever
-            return False
-        return server.uri.scheme == "tls" or ("tls" in self.options and server.uri.scheme == "nats")
 
 
 async def close(connection: Connection) -> None:
@@ -172,9 +137,9 @@ async def close(connection: Connection) -> None:
             try:
                 await connection.flush(timeout=CLOSE_PATIENCE)  # pyright: ignore[reportArgumentType]
             except nats.errors.TimeoutError:
-                if isinstance(connection, _Connection):
+                if isinstance(connection, Guarded):
                     connection.let_go()
-        elif isinstance(connection, _Connection):
+        elif isinstance(connection, Guarded):
             connection.let_go()
     # TypeError: what asyncio of Python 3.12 and 3.13 raises where something is left for a dead transport;
     # AssertionError: nats-py's, for a connection that failed before it was begun, at a key that is not there

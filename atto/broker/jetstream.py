@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import msgspec
 from nats.aio.msg import Msg
 
+from atto.broker.nats_internals import status
 from atto.broker.refusals import NO_MESSAGE, ApiError, refused
-from atto.broker.requests import TIMEOUT, Requests, status
+from atto.broker.requests import TIMEOUT, Requests
 from atto.protocol.errors import BrokerUnavailable
 
 LAG_PAUSE = 0.02
@@ -175,14 +176,27 @@ class JetStream(Requests):
         async with contextlib.aclosing(replies):
             async for message in replies:
                 headers = message.headers or {}
+                stored = _stored(message.data, headers)
+                if stored is not None:
+                    messages.append(stored)
+                    continue
                 match status(message):
-                    case None:
-                        subject, sequence = headers["Nats-Subject"], int(headers["Nats-Sequence"])
-                        messages.append(Stored(subject, sequence, message.data, headers))
                     case "204":
-                        return messages, int(headers.get("Nats-Num-Pending", "0")) > 0
+                        return messages, headers.get("Nats-Num-Pending", "0") != "0"
                     case "404":
                         return messages, False
                     case code:
-                        raise refused(f"read of {stream}", ApiError(int(code), 0, str(headers)))
+                        answer = headers.get("Description") or f"an unreadable answer: {dict(headers)}"
+                        raise refused(f"read of {stream}", ApiError(int(code or 0), 0, answer))
         raise AssertionError  # the iteration ends by return or raise only
+
+
+def _stored(data: bytes, headers: Mapping[str, str]) -> Stored | None:
+    """A message of a stream, whatever its producer made of its headers; None for a status.
+
+    The broker adds the message's place after the producer's own headers, and to no status.
+    """
+    subject, sequence = headers.get("Nats-Subject"), headers.get("Nats-Sequence", "")
+    if subject is None or not sequence.isdecimal():
+        return None
+    return Stored(subject, int(sequence), data, headers)

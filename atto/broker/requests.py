@@ -17,12 +17,14 @@ from nats.aio.msg import Msg
 
 from atto.broker.alarms import Alarms
 from atto.broker.hearing import subscribe
+from atto.broker.nats_internals import guard, status
 from atto.broker.refusals import MESSAGE_TOO_LARGE, ApiError, refused
 from atto.broker.turnstile import Turnstile
 from atto.protocol.errors import BrokerUnavailable, NoResponders
 
 TIMEOUT = 5.0
 """Seconds to wait for a reply: a cluster that elects a leader pauses that long, rarely longer."""
+_FRAME = len(b"NATS/1.0\r\n\r\n")
 POSTED_LIMIT = 10_000
 """Messages whose replies may be outstanding at one time, of those that nobody waits for."""
 
@@ -35,7 +37,7 @@ class Requests:
     """
 
     def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+        self.connection: Connection = guard(connection)
         self.turnstile = Turnstile(connection)
         self._inbox = connection.new_inbox()
         self._tokens = itertools.count()
@@ -137,16 +139,15 @@ class Requests:
                 yield message
 
     async def _send(self, subject: str, data: bytes, reply: str, headers: Mapping[str, str] | None) -> None:
+        limit = self.connection.max_payload
+        size = len(data) if headers is None else len(data) + _size(headers)
+        if size > limit:  # nats-py looks at the body alone, and the broker would hang up
+            description = f"{size} bytes exceed the broker's limit of {limit}"
+            raise refused(f"publish to {subject}", ApiError(400, MESSAGE_TOO_LARGE, description))
         try:
             await self.connection.publish(
                 subject, data, reply=reply, headers=None if headers is None else dict(headers)
             )
-        except nats.errors.MaxPayloadError:
-            limit = self.connection.max_payload
-            raise refused(
-                f"publish to {subject}",
-                ApiError(400, MESSAGE_TOO_LARGE, f"{len(data)} bytes exceed the broker's limit of {limit}"),
-            ) from None
         except nats.errors.Error as error:
             raise BrokerUnavailable(f"cannot send to {subject}: {error}") from error
 
@@ -212,10 +213,10 @@ class _Waiting(NamedTuple):
     sent_over: int | None
 
 
+def _size(headers: Mapping[str, str]) -> int:
+    """Bytes of a header block: its first line, four bytes besides each name and value, an empty line."""
+    return _FRAME + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
+
+
 def _lost(subject: str) -> BrokerUnavailable:
     return BrokerUnavailable(f"the connection was lost, or closed, before {subject} answered")
-
-
-def status(message: Msg) -> str | None:
-    """The status of a reply that is not a message, as `408`; None for a message."""
-    return None if message.headers is None else message.headers.get("Status")

@@ -21,7 +21,9 @@ AttoError
 │   ├── BrokerNotFound          no nats-server binary
 │   ├── BrokerFailed            the embedded broker did not start
 │   ├── BrokerUnavailable       no connection, no answer in time, JetStream off
-│   │   └── NoResponders        nobody listens there: certain, where a time-out is not
+│   │   ├── NoResponders        nobody listens there: certain, where a time-out is not
+│   │   └── ConnectionClosed    the connection is closed for good: no reconnect will come
+│   ├── UnsupportedNatsPy       the installed nats-py works differently inside
 │   ├── BrokerRefused           the broker answered with an error
 │   ├── DeadLetterUnusable      a dead letter cannot be put back
 │   ├── PostgresRefused         Postgres refuses the store: address, credentials, rights, pooler
@@ -204,6 +206,18 @@ class NoResponders(BrokerUnavailable):
     """Nobody listens on the subject, so nothing happened."""
 
     code = "no_responders"
+
+
+class ConnectionClosed(BrokerUnavailable):
+    """The connection to the broker is closed for good, and will not be made again: the message says why."""
+
+    code = "connection_closed"
+
+
+class UnsupportedNatsPy(OperatorError, ImportError):
+    """The installed nats-py differs inside from those that this release knows: the message names what."""
+
+    code = "unsupported_nats_py"
 
 
 class BrokerRefused(OperatorError):

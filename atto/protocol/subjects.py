@@ -9,11 +9,15 @@
 <ns>.workers                     among workers: one came, went, or let go of a partition
 """
 
+import hashlib
 import re
 from typing import NamedTuple
 
-from atto.protocol.ids import encode_run, encode_session, escape
+from atto.protocol.ids import MAX_ID_BYTES, encode_run, encode_session, escape
 
+_LONGEST_TOKEN = 3 * MAX_ID_BYTES
+_KEPT_OF_TOKEN = 192
+_DIGEST = 32
 _NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
 
 
@@ -44,6 +48,7 @@ class Subjects:
         self.snapshots = f"{namespace}.snapshot.*"
         self.roll_call = f"{namespace}.workers"
         self._event = f"{namespace}.event."
+        self._cancel = f"{namespace}.cancel."
 
     def __repr__(self) -> str:
         return f"Subjects({self.namespace!r})"
@@ -62,10 +67,8 @@ class Subjects:
 
     def stored_turn(self, subject: str) -> StoredTurn:
         """Takes a stored turn's subject apart."""
-        parts = subject.split(".", 3)
-        if len(parts) == 3:
-            return StoredTurn(None, parts[2])
-        return StoredTurn(int(parts[2]), parts[3])
+        *_, placed, token = subject.split(".")
+        return StoredTurn(int(placed) if placed.isdecimal() else None, token)
 
     def event(self, session: str, run: str) -> str:
         """Where the events of a run go."""
@@ -81,12 +84,16 @@ class Subjects:
 
     def cancelled(self, subject: str) -> tuple[str, str]:
         """The session's and the run's token of a cancellation's subject."""
-        _, _, session, run = subject.split(".", 3)
+        session, _, run = subject.removeprefix(self._cancel).partition(".")
         return session, run
 
     def dead(self, session_or_token: str) -> str:
         """Where a dead letter is filed: under the session, or under the token that was no session."""
-        return f"{self.namespace}.dead.{escape(session_or_token)}"
+        token = escape(session_or_token)
+        if len(token) > _LONGEST_TOKEN:  # no session: the broker hangs up on a line of more than 4,096 bytes
+            digest = hashlib.sha256(session_or_token.encode("utf-8", "surrogatepass")).hexdigest()
+            token = f"{token[:_KEPT_OF_TOKEN]}-{digest[:_DIGEST]}"
+        return f"{self.namespace}.dead.{token}"
 
     def snapshot(self, session: str) -> str:
         """Where a session's committed snapshot is asked for."""

@@ -32,6 +32,7 @@ TIME = "Atto-Time"
 TRUNCATED = "Atto-Truncated"
 
 _REASON_LIMIT = 1000
+_SUBJECT_LIMIT = 16_384  # a broker takes lines of 4,096 bytes, of which each may be shown as four
 _NOT_DELETED = 10057  # JetStream's "message delete failed": it was not there
 
 
@@ -131,7 +132,7 @@ class DeadLetters:
             "Nats-Msg-Id": f"{delivery.sequence}-{delivery.timestamp_ms}",
             CODE: problem.code,
             REASON: _header(problem.reason),
-            SUBJECT: _header(delivery.subject),
+            SUBJECT: _header(delivery.subject, limit=_SUBJECT_LIMIT),
             SEQUENCE: str(delivery.sequence),
             TIME: datetime.now(UTC).isoformat(),
         }
@@ -153,9 +154,9 @@ class DeadLetters:
         )
 
 
-def _header(text: str) -> str:
+def _header(text: str, *, limit: int = _REASON_LIMIT) -> str:
     """One line of ASCII: what a NATS header can hold whatever came in."""
-    return " ".join(text[:_REASON_LIMIT].encode("ascii", "backslashreplace").decode().split())
+    return " ".join(text[:limit].encode("ascii", "backslashreplace").decode().split())
 
 
 def _letter(stored: Stored) -> DeadLetter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import logging
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from atto_workers.ownership import PartitionKey, Tenure
 
 
+_log = logging.getLogger("atto.worker")
+
+REASON_LIMIT = 1000
+"""Characters kept of why a turn cannot be run: it may quote the turn."""
 UNKNOWN_HORIZON = sys.maxsize
 """Until it is known, every turn counts as one that may have been delivered before."""
 
@@ -71,17 +76,18 @@ class Place(NamedTuple):
     timestamp_ms: int
 
 
-def place_of(reply: str) -> Place:
-    """Takes `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<deliveries>.<sequence>.…` apart."""
+def place_of(reply: str) -> Place | None:
+    """Takes `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<deliveries>.<sequence>.…` apart.
+
+    None for anything else.
+    """
     tokens = reply.split(".")
     at = 2 if len(tokens) == 9 else 4
-    return Place(
-        consumer=tokens[at + 1],
-        deliveries=int(tokens[at + 2]),
-        sequence=int(tokens[at + 3]),
-        number=int(tokens[at + 4]),
-        timestamp_ms=int(tokens[at + 5]) // 1_000_000,
-    )
+    try:
+        deliveries, sequence, number, timestamp = map(int, tokens[at + 2 : at + 6])
+    except ValueError:
+        return None
+    return Place(tokens[at + 1], deliveries, sequence, number, timestamp // 1_000_000)
 
 
 class Problem(NamedTuple):
@@ -129,7 +135,11 @@ class Delivery:
         try:
             self._read()
         except AttoError as error:
-            self.problem = Problem(error.code, str(error))
+            self.problem = Problem(error.code, str(error)[:REASON_LIMIT])
+        except Exception as error:  # noqa: BLE001 - whatever a reader makes of foreign bytes
+            self.content = None
+            self.problem = Problem("invalid_turn", f"the turn cannot be read: {error!r}"[:REASON_LIMIT])
+            _log.exception("turn %d cannot be read", self.sequence)
 
     def deadline(self) -> float | None:
         """When the turn expires, in the event loop's time."""
@@ -152,7 +162,7 @@ class Delivery:
     def _run_id(self, named: str | None) -> str:
         """The body's, else `Nats-Msg-Id`, else that of the place in the stream. Raises `InvalidRunId`."""
         run_id = named or self.headers.get("Nats-Msg-Id")
-        if run_id is None:
+        if not run_id:
             run_id = run_id_of_sequence(self.sequence, self.timestamp_ms)
         self.run_token = encode_run(run_id)
         return run_id

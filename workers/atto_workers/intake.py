@@ -18,7 +18,7 @@ from nats.aio.client import Client as Connection
 from nats.aio.msg import Msg
 
 from atto.broker.hearing import subscribe
-from atto.broker.requests import status
+from atto.broker.nats_internals import status
 from atto.protocol.subjects import Subjects
 from atto_workers.delivery import UNKNOWN_HORIZON, Claim, Delivery, place_of
 from atto_workers.ownership import ACK_WAIT
@@ -35,6 +35,7 @@ LOOK_PERIOD = 1.0
 """Seconds between two looks at all pulls."""
 
 _SECOND = 1_000_000_000
+_DIGITS = 20
 _log = logging.getLogger("atto.worker")
 
 
@@ -183,11 +184,13 @@ class Intake:
         pulling.heard = asyncio.get_running_loop().time()
 
     def _receive(self, message: Msg) -> None:
-        code = status(message)
-        if code is not None and not message.reply.startswith("$JS.ACK."):
-            self._hear_status(message, code)
+        if message.subject.startswith(self._inbox):
+            self._hear_status(message)
             return
         place = place_of(message.reply)
+        if place is None:
+            _log.warning("not delivered by a stream, and left alone: a message on %r", message.subject)
+            return
         pulling = self._pulls.get(place.consumer)
         if pulling is None or not pulling.claim.is_open:
             return
@@ -218,18 +221,20 @@ class Intake:
             self._hungry[place.consumer] = pulling
             self._wake.set()
 
-    def _hear_status(self, message: Msg, code: str) -> None:
+    def _hear_status(self, message: Msg) -> None:
+        """A turn keeps its own subject, whatever its headers say; a status comes on the pull's."""
+        code = status(message)
         pulling = self._pulls.get(message.subject.rpartition(".")[2])
-        if pulling is None:
+        if pulling is None or code is None:
             return
         pulling.heard = asyncio.get_running_loop().time()
         headers = message.headers or {}
         if code == "100":
-            if int(headers.get("Nats-Last-Consumer", "0")) >= pulling.next:
+            if _number(headers.get("Nats-Last-Consumer")) >= pulling.next:
                 self._missed(pulling.claim)
             return
         pending = headers.get("Nats-Pending-Messages")
-        pulling.asked = max(0, pulling.asked - int(pending)) if pending else 0
+        pulling.asked = max(0, pulling.asked - _number(pending)) if pending else 0
         if code == "408":
             self._hungry[pulling.consumer] = pulling
             self._wake.set()
@@ -246,3 +251,8 @@ class Intake:
                 except nats.errors.Error as error:
                     _log.debug("in-progress: %r", error)
                     return
+
+
+def _number(text: str | None) -> int:
+    """Of a header; 0 where there is none, or something else."""
+    return int(text) if text is not None and len(text) < _DIGITS and text.isdecimal() else 0
