@@ -96,7 +96,7 @@ class SessionBacklogFull(CallerError):
 
 
 class Overloaded(CallerError):
-    """The namespace has as many unfinished turns as it may: back off, then submit again."""
+    """The namespace has as many unfinished turns, or cancellations, as it may: back off, then try again."""
 
     code = "overloaded"
 

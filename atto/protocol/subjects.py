@@ -80,7 +80,11 @@ class Subjects:
 
     def cancel(self, session: str, run: str) -> str:
         """Where a run's cancellation is published."""
-        return f"{self.namespace}.cancel.{encode_session(session)}.{encode_run(run)}"
+        return self.cancel_of(encode_session(session), encode_run(run))
+
+    def cancel_of(self, session_token: str, run_token: str) -> str:
+        """The same, of ids that are encoded already."""
+        return f"{self.namespace}.cancel.{session_token}.{run_token}"
 
     def cancelled(self, subject: str) -> tuple[str, str]:
         """The session's and the run's token of a cancellation's subject."""

@@ -35,8 +35,22 @@ class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
         return Message.user(self.input)
 
 
+MAX_REASON_BYTES = 1_024
+"""Bytes of a cancellation's reason, as UTF-8, that are kept."""
+
+
+def cut_reason(reason: str) -> str:
+    """As much of a reason as is kept, in whole characters."""
+    if len(reason) * 4 <= MAX_REASON_BYTES and reason.isascii():
+        return reason
+    return reason[:MAX_REASON_BYTES].encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
+
+
 class Cancel(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Published to `<ns>.cancel.<session>.<run>`: end the run, whether it is queued or executing."""
+    """Published to `<ns>.cancel.<session>.<run>`: end the run, whether it is queued or executing.
+
+    1,024 bytes of `reason` are kept.
+    """
 
     reason: str = ""
     v: int = SCHEMA_VERSION

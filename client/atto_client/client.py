@@ -15,19 +15,22 @@ from nats.aio.client import Client as Connection
 from atto.broker.alarms import Alarms
 from atto.broker.connection import DEFAULT_SERVER, check_options, connected
 from atto.broker.jetstream import JetStream
+from atto.broker.refusals import STREAM_FULL
 from atto.protocol import codec
 from atto.protocol.errors import (
     AttoError,
+    BrokerRefused,
     BrokerUnavailable,
     LifecycleError,
     NoResponders,
     NoWorkers,
+    Overloaded,
     StoreUnavailable,
 )
 from atto.protocol.messages import InputPart, Message
 from atto.protocol.sessions import Snapshot, SnapshotPage
 from atto.protocol.subjects import Subjects
-from atto.protocol.turns import Cancel
+from atto.protocol.turns import Cancel, cut_reason
 from atto_client.listener import Listener
 from atto_client.run import AttachedRun, Run
 from atto_client.submission import Submission, check_declared
@@ -211,12 +214,21 @@ class Client:
     async def cancel(self, session: str, run_id: str, reason: str = "") -> None:
         """Ends a run, executing or queued; returns once the request is safe with the broker.
 
-        Raises `InvalidSessionId`, `InvalidRunId`, `TopologyMissing`, `BrokerUnavailable`.
+        1,024 bytes of `reason` are kept. Raises `InvalidSessionId`, `InvalidRunId`, `TopologyMissing`,
+        `BrokerUnavailable`, and `Overloaded` if the namespace keeps no more cancellations now: a run that
+        executes may have been stopped all the same, one that is queued was not.
         """
         jetstream = self._jetstream
         subject = self._subjects.cancel(session, run_id)
         try:
-            await jetstream.publish(subject, codec.encode(Cancel(reason=reason)))
+            await jetstream.publish(subject, codec.encode(Cancel(reason=cut_reason(reason))))
+        except BrokerRefused as error:
+            if error.err_code != STREAM_FULL:
+                raise
+            raise Overloaded(
+                f"the namespace keeps no more cancellations now ({error.description}): run {run_id!r} is not "
+                "cancelled unless it was executing; cancel it again later"
+            ) from error
         except NoResponders:
             await check_declared(jetstream, self._subjects)
             raise

@@ -103,3 +103,80 @@ async def test_an_overfull_namespace_is_overloaded_and_not_this_session(
         await client.submit("b", "2")
         with pytest.raises(Overloaded, match="back off"):
             await client.submit("c", "3")
+
+
+async def test_streams_of_an_older_version_get_their_bounds_from_the_admin_only(
+    jetstream: JetStream, namespace: str
+):
+    await Topology(namespace).declare(jetstream)
+    stream = f"{namespace}-CANCELS"
+
+    async def config(name: str) -> dict:
+        info = await stream_info(jetstream, name)
+        assert info is not None
+        return info.config
+
+    new = {name: await config(f"{namespace}-{name}") for name in ("TURNS", "CANCELS", "DEAD")}
+    for name, made in new.items():
+        metadata = {key: value for key, value in made["metadata"].items() if key == "atto-partitions"}
+        old = {**made, "max_bytes": -1, "max_msg_size": -1, "metadata": metadata}
+        old["max_age"] = 86_400_000_000_000 if name == "CANCELS" else 0
+        if name == "CANCELS":
+            old["discard"] = "old"
+        await jetstream.api(f"STREAM.UPDATE.{namespace}-{name}", old)
+    await jetstream.publish(f"{namespace}.cancel.s.r", b"{}")
+    await Topology(namespace).declare(jetstream)  # as a worker does, which may not update
+    assert (await config(stream))["max_bytes"] == -1
+    await Topology(namespace).declare(jetstream, renew=True)
+    bounds = ("max_bytes", "max_age", "max_msg_size", "discard", "metadata")
+    for name, made in new.items():
+        renewed = await config(f"{namespace}-{name}")
+        for bound in bounds:
+            ours, theirs = renewed[bound], made[bound]
+            if bound == "metadata":
+                ours, theirs = ({k: v for k, v in each.items() if "atto" in k} for each in (ours, theirs))
+            assert ours == theirs, (name, bound)
+    assert await jetstream.last(stream, f"{namespace}.cancel.s.r") is not None
+
+
+async def test_no_bound_at_all_stays_none(jetstream: JetStream, namespace: str):
+    topology = Topology(namespace, turns_max_bytes=0, cancels_max_bytes=0, dead_max_bytes=0, dead_max_age=0)
+    await topology.declare(jetstream)
+    await Topology(namespace).declare(jetstream, renew=True)
+    for name in ("TURNS", "CANCELS", "DEAD"):
+        info = await stream_info(jetstream, f"{namespace}-{name}")
+        assert info is not None
+        assert info.config["max_bytes"] == -1
+    assert info is not None
+    assert info.config["max_age"] == 0
+
+
+async def test_a_bound_below_what_is_stored_drops_nothing(jetstream: JetStream, namespace: str):
+    await Topology(namespace, turns_max_bytes=0).declare(jetstream)
+    stream = f"{namespace}-TURNS"
+    info = await stream_info(jetstream, stream)
+    assert info is not None
+    metadata = {"atto-partitions": "64"}
+    await jetstream.api(f"STREAM.UPDATE.{stream}", {**info.config, "metadata": metadata})
+    for number in range(20):
+        await jetstream.publish(f"{namespace}.turn.s{number}", b"x" * 1_000)
+    topology = Topology(namespace)
+    wanted = {**topology._turns_config(), "max_bytes": 5_000}
+    await topology._ensure(jetstream, wanted, {}, renew=True)
+    state = json.loads(await jetstream.api(f"STREAM.INFO.{stream}"))["state"]
+    assert state["messages"] == 20
+
+
+async def test_a_namespace_that_is_full_of_bytes_refuses_with_words(
+    broker: EmbeddedBroker, jetstream: JetStream, namespace: str
+):
+    await Topology(namespace, turns_max_bytes=5_000).declare(jetstream)
+    accepted = 0
+    async with Client(broker.url, namespace=namespace) as client:
+        with pytest.raises(Overloaded, match="back off"):
+            while True:
+                await client.submit(f"s{accepted}", "x" * 1_000)
+                accepted += 1
+    assert accepted >= 2
+    state = json.loads(await jetstream.api(f"STREAM.INFO.{namespace}-TURNS"))["state"]
+    assert state["messages"] == accepted

@@ -100,7 +100,7 @@ class Mailboxes:
             self._start(mailbox)
         mailbox.queue.append(delivery)
 
-    def expedite(self, claims: Iterable[Claim], token: str, run: str) -> None:
+    def expedite(self, claims: Iterable[Claim], token: str, run: str, reason: str) -> None:
         """A queued turn was cancelled: it ends now, not when those before it have ended.
 
         Only one that was never delivered before, though: any other may have been committed already.
@@ -109,7 +109,9 @@ class Mailboxes:
             for delivery in mailbox.queue:
                 if delivery.fresh and delivery.run_token == run:
                     mailbox.queue.remove(delivery)
-                    task = asyncio.create_task(self._run_aside(delivery), name=f"cancelled {run}")
+                    scope = RunScope()
+                    scope.stop(StopReason.CANCELLED, reason)
+                    task = asyncio.create_task(self._run_aside(delivery, scope), name=f"cancelled {run}")
                     self._tasks[task] = delivery
                     task.add_done_callback(self._tasks.pop)
                     return
@@ -200,9 +202,9 @@ class Mailboxes:
         finally:
             mailbox.running = None
 
-    async def _run_aside(self, delivery: Delivery) -> None:
+    async def _run_aside(self, delivery: Delivery, scope: RunScope) -> None:
         try:
-            while not await self._runner.run(delivery, Resident(delivery.claim), RunScope()):
+            while not await self._runner.run(delivery, Resident(delivery.claim), scope):
                 if not delivery.claim.is_open:
                     return
                 await asyncio.sleep(RETRY_PAUSE)

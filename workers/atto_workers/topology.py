@@ -14,11 +14,26 @@ PARTITIONS = 64
 BACKLOG = 32
 DUPLICATE_WINDOW = 120
 """Seconds for which the broker remembers a turn's id, so that a repeated submit is no second turn."""
+TURNS_MAX_BYTES = 512 << 20
+"""Bytes of turns that have not ended; the broker refuses more."""
+CANCELS_MAX_BYTES = 64 << 20
+"""Bytes of cancellations; the broker refuses more, and drops none before its time."""
+CANCELS_MAX_MSGS = 100_000
+CANCEL_MAX_BYTES = 8 << 10
+"""Bytes of one cancellation: its reason is cut to 1,024."""
+DEAD_MAX_BYTES = 256 << 20
+"""Bytes of dead letters; beyond them the oldest go first."""
+DEAD_MAX_AGE = 30 * 24 * 3600
+"""Seconds for which dead letters are kept."""
+MEMBERS_MAX_BYTES = 16 << 20
 EVENTS_MAX_AGE = 24 * 3600
 """Seconds for which a run can be replayed, resumed after a crash, and cancelled before it starts."""
 
 _SECOND = 1_000_000_000
 PARTITIONS_KEY = "atto-partitions"
+BOUNDS_KEY = "atto-bounds"
+"""In the metadata of a stream whose bounds were decided, be it for none."""
+_UNBOUNDED = {"max_bytes": -1, "max_age": 0, "max_msg_size": -1}
 MINIMUM_SERVER = (2, 11)
 _NAME_IN_USE = 10058
 _CONSUMERS_BY_DEFAULT = 900
@@ -35,6 +50,7 @@ class Declared(NamedTuple):
 
 class _State(msgspec.Struct):
     last_seq: int = 0
+    bytes: int = 0
 
 
 class StreamInfo(msgspec.Struct):
@@ -69,7 +85,10 @@ class Topology:
     first time; one that is given is enforced. `partitions` (default 64) is fixed for the namespace's life.
     `backlog` (32): unfinished turns a session may have. `max_turns` (no limit): unfinished turns of all
     sessions. `replicas` (1): copies of each stream in a cluster, and of the sessions' bucket, if there is
-    one. `events_max_age` (24 hours): seconds for which events are kept.
+    one. `events_max_age` (24 hours): seconds for which events are kept. `turns_max_bytes` (512 MiB),
+    `cancels_max_bytes` (64 MiB), `dead_max_bytes` (256 MiB): what the broker keeps of unfinished turns, of
+    cancellations and of dead letters; 0 for no bound. Of turns and cancellations more is refused, of dead
+    letters the oldest go first. `dead_max_age` (30 days): seconds for which those are kept; 0 for ever.
     """
 
     def __init__(
@@ -81,42 +100,65 @@ class Topology:
         max_turns: int | None = None,
         replicas: int | None = None,
         events_max_age: float | None = None,
+        turns_max_bytes: int | None = None,
+        cancels_max_bytes: int | None = None,
+        dead_max_bytes: int | None = None,
+        dead_max_age: float | None = None,
     ) -> None:
         for name, value in (("partitions", partitions), ("backlog", backlog), ("replicas", replicas)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if max_turns is not None and max_turns < 0:
             raise ValueError(f"max_turns must be at least 0 (no bound), not {max_turns}")
+        for name, value in (
+            ("turns_max_bytes", turns_max_bytes),
+            ("cancels_max_bytes", cancels_max_bytes),
+            ("dead_max_bytes", dead_max_bytes),
+            ("dead_max_age", dead_max_age),
+        ):
+            if value is not None and value < 0:
+                raise ValueError(f"{name} must be at least 0 (no bound), not {value}")
         self.subjects = Subjects(namespace)
         self._partitions = partitions
-        self._turns: dict[str, Any] = {"max_msgs_per_subject": backlog, "max_msgs": max_turns}
+        self._turns: dict[str, Any] = {
+            "max_msgs_per_subject": backlog,
+            "max_msgs": max_turns,
+            "max_bytes": _or_none(turns_max_bytes),
+        }
+        self._cancels: dict[str, Any] = {"max_bytes": _or_none(cancels_max_bytes)}
+        self._dead: dict[str, Any] = {
+            "max_bytes": _or_none(dead_max_bytes),
+            "max_age": None if dead_max_age is None else int(dead_max_age * _SECOND),
+        }
         self._events: dict[str, Any] = {
             "max_age": None if events_max_age is None else int(events_max_age * _SECOND)
         }
         self._replicas = replicas
 
-    async def declare(self, jetstream: JetStream) -> Declared:
+    async def declare(self, jetstream: JetStream, *, renew: bool = False) -> Declared:
         """Creates what is missing; safe to call again, and by many at once.
+
+        `renew`: gives streams of an older version, which had no bounds, those that new ones have; workers
+        may not do that, and the admin's `atto declare` does.
 
         Raises `TopologyMismatch` for another partition count than the namespace has, `BrokerUnavailable` for
         a broker without JetStream or too old.
         """
         await _check_server(jetstream)
-        subjects = self.subjects
-        config = await self._ensure(jetstream, self._turns_config(), self._turns)
+        config = await self._ensure(jetstream, self._turns_config(), self._turns, renew=renew)
         partitions = self._check_partitions(config)
         for wanted, given in (
             (self._events_config(), self._events),
-            (self._log(subjects.cancels_stream, subjects.cancels, max_age=EVENTS_MAX_AGE * _SECOND), {}),
-            (self._log(subjects.dead_stream, subjects.dead_letters, max_msgs_per_subject=-1), {}),
+            (self._cancels_config(), self._cancels),
+            (self._dead_config(), self._dead),
             (self._members_config(), {}),
         ):
-            await self._ensure(jetstream, wanted, given)
+            await self._ensure(jetstream, wanted, given, renew=renew)
         await self._replicate_sessions(jetstream)
         return Declared(partitions, config["max_msgs_per_subject"], config["num_replicas"])
 
     async def _ensure(
-        self, jetstream: JetStream, wanted: dict[str, Any], given: dict[str, Any]
+        self, jetstream: JetStream, wanted: dict[str, Any], given: dict[str, Any], *, renew: bool
     ) -> dict[str, Any]:
         """Creates the stream, or enforces the explicitly given settings. Returns its configuration."""
         name = wanted["name"]
@@ -136,6 +178,8 @@ class Topology:
         }
         if name == self.subjects.turns_stream:
             self._check_partitions(config)
+        if renew and info is not None:
+            changes = {**_renewed(info, wanted), **changes}
         if not changes:
             return config
         return _infos.decode(await jetstream.api(f"STREAM.UPDATE.{name}", {**config, **changes})).config
@@ -175,9 +219,10 @@ class Topology:
             discard_new_per_subject=True,
             max_msgs_per_subject=self._turns["max_msgs_per_subject"] or BACKLOG,
             max_msgs=self._turns["max_msgs"] or -1,
+            max_bytes=self._turns["max_bytes"] or TURNS_MAX_BYTES,
             duplicate_window=DUPLICATE_WINDOW * _SECOND,
             max_consumers=_max_consumers(partitions),
-            metadata={PARTITIONS_KEY: str(partitions)},
+            metadata={PARTITIONS_KEY: str(partitions), BOUNDS_KEY: "1"},
         )
 
     def _events_config(self) -> dict[str, Any]:
@@ -187,6 +232,31 @@ class Topology:
             max_msgs_per_subject=-1,
             max_msgs=-1,
             max_age=self._events["max_age"] or EVENTS_MAX_AGE * _SECOND,
+        )
+
+    def _cancels_config(self) -> dict[str, Any]:
+        """One a run. What was acknowledged is kept for its time: a full stream refuses."""
+        return self._log(
+            self.subjects.cancels_stream,
+            self.subjects.cancels,
+            discard="new",
+            max_msgs=CANCELS_MAX_MSGS,
+            max_msg_size=CANCEL_MAX_BYTES,
+            max_bytes=self._cancels["max_bytes"] or CANCELS_MAX_BYTES,
+            max_age=EVENTS_MAX_AGE * _SECOND,
+            metadata={BOUNDS_KEY: "1"},
+        )
+
+    def _dead_config(self) -> dict[str, Any]:
+        """The oldest go first: a full stream must not keep bad turns from ending."""
+        max_age = self._dead["max_age"]
+        return self._log(
+            self.subjects.dead_stream,
+            self.subjects.dead_letters,
+            max_msgs_per_subject=-1,
+            max_bytes=self._dead["max_bytes"] or DEAD_MAX_BYTES,
+            max_age=DEAD_MAX_AGE * _SECOND if max_age is None else max_age,
+            metadata={BOUNDS_KEY: "1"},
         )
 
     def _members_config(self) -> dict[str, Any]:
@@ -199,8 +269,11 @@ class Topology:
             f"KV_{bucket}",
             f"$KV.{bucket}.>",
             max_msgs_per_subject=1,
+            max_bytes=MEMBERS_MAX_BYTES,
+            discard="new",  # a key that lives is not pushed out
             allow_msg_ttl=True,
             allow_rollup_hdrs=True,
+            metadata={BOUNDS_KEY: "1"},
         )
 
     def _log(self, name: str, subjects: str, **settings: Any) -> dict[str, Any]:
@@ -217,6 +290,30 @@ class Topology:
             "allow_direct": True,
             **settings,
         }
+
+
+def _or_none(bound: int | None) -> int | None:
+    """As the broker writes a bound of 0: none."""
+    return -1 if bound == 0 else bound
+
+
+def _renewed(info: StreamInfo, wanted: dict[str, Any]) -> dict[str, Any]:
+    """The bounds that a stream of an older version lacks.
+
+    A bound that what is stored exceeds already would drop some of it at once, and is left out.
+    """
+    config = info.config
+    metadata: dict[str, str] = config.get("metadata") or {}
+    if BOUNDS_KEY in metadata or BOUNDS_KEY not in wanted.get("metadata", {}):
+        return {}
+    changes = {
+        key: wanted[key]
+        for key, unbounded in _UNBOUNDED.items()
+        if wanted.get(key, unbounded) != unbounded and config.get(key, unbounded) == unbounded
+    }
+    if info.state.bytes > changes.get("max_bytes", info.state.bytes):
+        del changes["max_bytes"]
+    return {**changes, "discard": wanted["discard"], "metadata": {**metadata, **wanted["metadata"]}}
 
 
 def _max_consumers(partitions: int) -> int:

@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import signal
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -250,7 +250,7 @@ class Worker:
 
         outbox = Outbox(jetstream, is_replicated=declared.replicas > 1)
         serve(outbox.serve(), "outbox")
-        cancels = Cancels(jetstream, self._subjects, on_early=self._expedite)
+        cancels = Cancels(jetstream, self._subjects, on_early=self._expedite, held=self._held)
         runner = TurnRunner(
             self.agent,
             store,
@@ -310,9 +310,14 @@ class Worker:
 
     # What the parts tell one another goes through the worker, so that none of them needs to know the others.
 
-    def _expedite(self, token: str, run: str) -> None:
+    def _expedite(self, token: str, run: str, reason: str) -> None:
         if self._steward is not None and self._mailboxes is not None:
-            self._mailboxes.expedite(list(self._steward.claims.values()), token, run)
+            self._mailboxes.expedite(self._steward.claims.values(), token, run, reason)
+
+    def _held(self) -> Iterator[Delivery]:
+        claims = {} if self._steward is None else self._steward.claims
+        for claim in claims.values():
+            yield from claim.held.values()
 
     def _finished(self, delivery: Delivery) -> None:
         if self._intake is not None:
@@ -351,7 +356,7 @@ class Worker:
                 outbox.reconnected()
                 self._intake.reconnected()
                 self._look()
-            if is_behind:
+            if is_behind or cancels.is_worn:
                 with contextlib.suppress(BrokerUnavailable, BrokerRefused):
                     await cancels.catch_up()
                     is_behind = False

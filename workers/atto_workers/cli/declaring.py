@@ -32,6 +32,22 @@ def declare(
     events_max_age: Annotated[
         float | None, Parameter(help="Seconds for which events are kept.", validator=in_range(*EVENTS_AGES))
     ] = None,
+    turns_max_bytes: Annotated[
+        int | None, Parameter(help="Bytes of unfinished turns; 0: any number.", validator=in_range(0))
+    ] = None,
+    cancels_max_bytes: Annotated[
+        int | None, Parameter(help="Bytes of cancellations; 0: any number.", validator=in_range(0))
+    ] = None,
+    dead_max_bytes: Annotated[
+        int | None, Parameter(help="Bytes of dead letters; 0: any number.", validator=in_range(0))
+    ] = None,
+    dead_max_age: Annotated[
+        float | None,
+        Parameter(
+            help="Seconds for which dead letters are kept; 0: for ever.",
+            validator=in_range(0, EVENTS_AGES[1]),
+        ),
+    ] = None,
     wait: Annotated[
         float, Parameter(help="Seconds that a cluster has to become ready.", validator=in_range(0))
     ] = 0.0,
@@ -41,7 +57,8 @@ def declare(
 ) -> None:
     """Makes the namespace: streams, and where sessions are kept. Safe to run again.
 
-    What is not given stays as it is, or takes its default when it is made.
+    What is not given stays as it is, or takes its default when it is made; so does a bound that streams of an
+    older version lack.
     """
     try:
         topology = Topology(
@@ -51,6 +68,10 @@ def declare(
             backlog=backlog,
             max_turns=max_turns,
             events_max_age=events_max_age,
+            turns_max_bytes=turns_max_bytes,
+            cancels_max_bytes=cancels_max_bytes,
+            dead_max_bytes=dead_max_bytes,
+            dead_max_age=dead_max_age,
         )
     except ValueError as error:
         raise Unusable(str(error)) from error
@@ -79,7 +100,7 @@ async def _patiently(topology: Topology, store: str, broker: Broker, patience: f
 async def _declared(topology: Topology, store: str, broker: Broker) -> Declared:
     async with AsyncExitStack() as stack:
         jetstream = await stack.enter_async_context(broker.jetstream())
-        declared = await topology.declare(jetstream)
+        declared = await topology.declare(jetstream, renew=True)
         namespace, replicas = broker.namespace, declared.replicas
         await stack.enter_async_context(
             open_store(store, jetstream=jetstream, namespace=namespace, replicas=replicas)

@@ -108,8 +108,8 @@ class TurnRunner:
             problem = delivery.problem or Problem("invalid_turn", "the turn cannot be read")
             await self._ending.bury(delivery, problem)
             return
-        self._cancels.watch(delivery, scope)
         try:
+            await self._cancels.watch(delivery, scope)
             partition = delivery.claim.partition
             with TurnContext(session=content.session, run=content.run_id, partition=partition):
                 while not delivery.claim.is_lost:
