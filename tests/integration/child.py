@@ -1,5 +1,6 @@
 """A process to be killed: `child.py runtime DATA_DIR EFFECTS` or `child.py worker URL NAMESPACE EFFECTS`
-(`team` instead of `worker`: its agent is asked by another one; `dying`: it ends itself in a tool).
+(`team` instead of `worker`: its agent is asked by another one; `dying`: it ends itself in a tool; `blocking`:
+a tool of it blocks the event loop).
 
 Prints one JSON line when it is ready, and one when a run has come to where it stalls. It stalls in its second
 model call, after half of the answer, if the user says `stall`; a tool's effect is a line in the file EFFECTS.
@@ -11,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -99,6 +101,26 @@ def dying(effects: Path, *, stalls: bool) -> Agent:
     return Agent("dying", calling("look", "noting"), tools=[look, noting.as_tool()])
 
 
+def blocking(effects: Path, *, stalls: bool) -> Agent:
+    """Its tool blocks the event loop for as many seconds as the user says, if `stalls`."""
+
+    @tool
+    async def fetch(context: ToolContext, seconds: float) -> str:
+        """Fetches."""
+        with effects.open("a") as file:
+            file.write(f"{context.idempotency_key}\n")
+        say(blocked=True)
+        if stalls:
+            time.sleep(seconds)
+        return "fetched"
+
+    def model(request):
+        last = request.messages[-1]
+        return call("fetch", seconds=float(last.text)) if last.role == "user" else f"{os.getpid()}"
+
+    return Agent("blocking", ScriptedModel.of(model), tools=[fetch])
+
+
 def _Announce() -> Stall:  # noqa: N802 - reads as the cue that it is
     class Event(asyncio.Event):
         def set(self) -> None:
@@ -123,11 +145,19 @@ def _say_draining(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING
 
 
-async def run_worker(url: str, namespace: str, effects: str, make: Callable[..., Agent] = agent) -> None:
+async def run_worker(
+    url: str, namespace: str, effects: str, block_limit: str = "30", *, make: Callable[..., Agent] = agent
+) -> None:
     topology = Topology(namespace, partitions=8)
     logging.getLogger("atto.worker").addFilter(_say_draining)
     logging.getLogger("atto.worker").setLevel(logging.INFO)
-    worker = Worker(make(Path(effects), stalls=True), nats=url, topology=topology, grace=5.0)
+    worker = Worker(
+        make(Path(effects), stalls=True),
+        nats=url,
+        topology=topology,
+        grace=5.0,
+        block_limit=float(block_limit),
+    )
     await worker.serve(on_ready=lambda: say(pid=os.getpid()))
 
 
@@ -138,5 +168,6 @@ if __name__ == "__main__":
         "worker": run_worker,
         "team": partial(run_worker, make=team),
         "dying": partial(run_worker, make=dying),
+        "blocking": partial(run_worker, make=blocking),
     }
     asyncio.run(modes[mode](*arguments))

@@ -91,7 +91,7 @@ class Renewals:
 
 class Presence:
     """`async with Presence(…)`: answers pings, and hears of changes. `serve` renews the key, and looks after
-    the neighbours.
+    the neighbours. `renewals`: of another one, if this one stands in for it.
     """
 
     def __init__(
@@ -102,8 +102,9 @@ class Presence:
         *,
         about: About,
         on_news: Callable[[], None],
+        renewals: Renewals | None = None,
     ) -> None:
-        self.renewals = Renewals()
+        self.renewals = renewals or Renewals()
         self._about = msgspec.json.encode(about)
         self._on_news = on_news
         self._jetstream = jetstream

@@ -29,12 +29,13 @@ from atto_workers.intake import Intake
 from atto_workers.mailbox import Mailboxes
 from atto_workers.ownership import Ownership
 from atto_workers.passivation import IDLE_LIMIT, MEMORY_LIMIT, IdleSessions
-from atto_workers.presence import About, Presence
+from atto_workers.presence import About, Presence, Renewals
 from atto_workers.run.log import Outbox
 from atto_workers.run.runner import TurnRunner
 from atto_workers.snapshots import Snapshots
 from atto_workers.steward import Steward
 from atto_workers.topology import Declared, Topology
+from atto_workers.watchdog import LIMIT, Watchdog
 
 _log = logging.getLogger("atto.worker")
 
@@ -46,6 +47,7 @@ PASSIVATION_PERIOD = 1.0
 CLOSE_PATIENCE = 5.0
 """Seconds that a model has to let go of its connections."""
 
+_SIGNING = {"signature_cb", "user_jwt_cb"}
 _PROBED = "atto-readiness"  # a session that need not be there
 
 
@@ -58,7 +60,8 @@ class Worker:
     at one time; as many again may be held queued. `grace`: seconds that running turns have to finish when
     the worker stops or lets go of a partition; those that do not are gone on with elsewhere. `idle_limit`,
     `memory_limit`: when idle sessions leave memory (seconds, bytes). `models`: how the gateway treats the
-    models, as of `ModelPolicies`.
+    models, as of `ModelPolicies`. `block_limit`: seconds for which code that blocks the event loop does not
+    cost the worker its partitions.
     `options`: as of `nats.connect`.
 
     Leaving drains: nothing new begins, what runs may finish, every partition is handed back.
@@ -80,6 +83,7 @@ class Worker:
         idle_limit: float = IDLE_LIMIT,
         memory_limit: int = MEMORY_LIMIT,
         models: ModelPolicies | None = None,
+        block_limit: float = LIMIT,
         **options: Any,
     ) -> None:
         if concurrency < 1:
@@ -94,6 +98,7 @@ class Worker:
         self._store = store
         self._concurrency = concurrency
         self._grace = grace
+        self._block_limit = block_limit
         self._idle_sessions = IdleSessions(idle_limit=idle_limit, memory_limit=memory_limit)
         self._gateway = ModelGateway(models)
         check_options(options)
@@ -303,10 +308,38 @@ class Worker:
         await presence.announce()
         stack.push_async_callback(self._steward.release_all)
         stack.push_async_callback(presence.leave)
+        await stack.enter_async_context(
+            Watchdog(self.id, self._stand_in(presence.renewals), limit=self._block_limit)
+        )
         serve(presence.serve(), "presence")
         await self._steward.reconcile()
         serve(self._steward.serve(), "steward")
         serve(self._watch(jetstream, outbox, cancels), "connection watch")
+
+    def _stand_in(self, renewals: Renewals) -> Callable[[], Coroutine[Any, Any, None]] | None:
+        """Renews the presence from another thread; over a connection of its own, so not over the user's."""
+        servers = self._nats
+        if isinstance(servers, Connection):
+            return None
+        options = {
+            name: option
+            for name, option in self._options.items()
+            if name in _SIGNING or not name.endswith("_cb")  # the others are the main connection's
+        }
+        options["name"] = f"atto-worker-{self.id}-stand-in"
+        about = About.own(self.agent.name)
+
+        async def stand_in() -> None:
+            async with (
+                connected(servers, on_reconnect=_nothing, **options) as connection,
+                JetStream(connection) as jetstream,
+                Presence(
+                    jetstream, self._subjects, self.id, about=about, on_news=_nothing, renewals=renewals
+                ) as presence,
+            ):
+                await presence.serve()
+
+        return stand_in
 
     # What the parts tell one another goes through the worker, so that none of them needs to know the others.
 
@@ -382,6 +415,10 @@ async def _close(model: Closeable) -> None:
             await in_task(close(), f"closing {call.name}", call)
     except Exception as error:  # noqa: BLE001 - of any kind
         _log.warning("%s was not closed: %s", call, describe(error))
+
+
+def _nothing() -> None:
+    """Where news are for somebody else."""
 
 
 async def stopped(task: asyncio.Task[None]) -> None:
