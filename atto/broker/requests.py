@@ -17,10 +17,10 @@ from nats.aio.msg import Msg
 
 from atto.broker.alarms import Alarms
 from atto.broker.hearing import subscribe
-from atto.broker.nats_internals import guard, status
+from atto.broker.nats_internals import closed_because, guard, on_closed, status
 from atto.broker.refusals import MESSAGE_TOO_LARGE, ApiError, refused
 from atto.broker.turnstile import Turnstile
-from atto.protocol.errors import BrokerUnavailable, NoResponders
+from atto.protocol.errors import BrokerUnavailable, ConnectionClosed, NoResponders
 
 TIMEOUT = 5.0
 """Seconds to wait for a reply: a cluster that elects a leader pauses that long, rarely longer."""
@@ -47,6 +47,8 @@ class Requests:
         self._posted: dict[str, Callable[[Msg], None]] = {}
         self._subscription: Any = None
         self._is_left = False
+        self._closed_because: str | None = None
+        self._forget_closing: Callable[[], None] = _nothing
 
     @property
     def is_closed(self) -> bool:
@@ -54,15 +56,30 @@ class Requests:
         return self._is_left or self.connection.is_closed
 
     async def __aenter__(self) -> Self:
-        self._subscription = await subscribe(self.connection, f"{self._inbox}.*", self._dispatch)
+        try:
+            self._subscription = await subscribe(self.connection, f"{self._inbox}.*", self._dispatch)
+        except nats.errors.ConnectionClosedError:
+            raise ConnectionClosed(
+                f"the connection to the broker is closed: {closed_because(self.connection)}"
+            ) from None
+        self._forget_closing = on_closed(self.connection, self._closed)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._is_left = True
+        self._forget_closing()
         with contextlib.suppress(nats.errors.Error):
             await self._subscription.unsubscribe()
+        self._fail_all()
+
+    def _closed(self, reason: str) -> None:
+        """No reply will come any more, and no reconnect."""
+        self._closed_because = reason
+        self._fail_all()
+
+    def _fail_all(self) -> None:
         for request in self._requests.values():
             request.settle(None)
         for waiting in list(self._waiting.values()):
@@ -111,7 +128,7 @@ class Requests:
             self._alarms.clear(pending)
             del self._requests[token]
         if message is None:
-            raise _lost(subject)
+            raise self._lost(subject)
         if not message.data and status(message) == "503":
             raise NoResponders(f"nobody listens on {subject}")
         return message.data
@@ -133,7 +150,7 @@ class Requests:
                 except TimeoutError:
                     raise BrokerUnavailable(f"no answer from {subject} within {gap:g} s") from None
                 if message is None:
-                    raise _lost(subject)
+                    raise self._lost(subject)
                 if not message.data and status(message) == "503":
                     raise NoResponders(f"nobody listens on {subject}")
                 yield message
@@ -148,8 +165,17 @@ class Requests:
             await self.connection.publish(
                 subject, data, reply=reply, headers=None if headers is None else dict(headers)
             )
+        except nats.errors.ConnectionClosedError:
+            raise self._lost(subject) from None
         except nats.errors.Error as error:
             raise BrokerUnavailable(f"cannot send to {subject}: {error}") from error
+
+    def _lost(self, subject: str) -> BrokerUnavailable:
+        if self._closed_because is not None:
+            return ConnectionClosed(
+                f"no answer from {subject}: the connection is closed: {self._closed_because}"
+            )
+        return BrokerUnavailable(f"the connection was lost, or closed, before {subject} answered")
 
     @contextlib.contextmanager
     def _token(self, handler: Callable[[Msg | None], None]) -> Generator[str, None, None]:
@@ -218,5 +244,5 @@ def _size(headers: Mapping[str, str]) -> int:
     return _FRAME + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
 
 
-def _lost(subject: str) -> BrokerUnavailable:
-    return BrokerUnavailable(f"the connection was lost, or closed, before {subject} answered")
+def _nothing() -> None:
+    """To be called where there is nothing to be undone."""

@@ -15,12 +15,14 @@ from nats.aio.client import Client as Connection
 from atto.broker.alarms import Alarms
 from atto.broker.connection import DEFAULT_SERVER, check_options, connected
 from atto.broker.jetstream import JetStream
+from atto.broker.nats_internals import on_closed
 from atto.broker.refusals import STREAM_FULL
 from atto.protocol import codec
 from atto.protocol.errors import (
     AttoError,
     BrokerRefused,
     BrokerUnavailable,
+    ConnectionClosed,
     LifecycleError,
     NoResponders,
     NoWorkers,
@@ -86,6 +88,7 @@ class Client:
             self._failure = None
             self._opened_in = os.getpid()
             self._open = await stack.enter_async_context(JetStream(connection))
+            stack.callback(on_closed(connection, self._connection_closed))
             self._stack = stack.pop_all()
         return self
 
@@ -238,6 +241,9 @@ class Client:
         self._failure = error
         for listener in self._listeners:
             listener.fail(error)
+
+    def _connection_closed(self, reason: str) -> None:
+        self.fail(ConnectionClosed(f"the connection to the broker is closed for good: {reason}"))
 
     @property
     def _jetstream(self) -> JetStream:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from atto.agents import Agent
 from atto.broker.server import EmbeddedBroker
-from atto.protocol.errors import BrokerFailed, BrokerUnavailable
+from atto.protocol.errors import BrokerFailed, BrokerUnavailable, ConnectionClosed
 from atto.protocol.messages import InputPart, Origin
 from atto.protocol.sessions import Snapshot
 from atto.stores import SessionStore
@@ -104,6 +104,8 @@ class Runtime:
             if broker is not None:
                 watch = asyncio.create_task(watch_broker(broker, client), name="broker watch")
                 stack.push_async_callback(stopped, watch)
+            watch = asyncio.create_task(watch_worker(worker, client), name="worker watch")
+            stack.push_async_callback(stopped, watch)
             self._stack = stack.pop_all()
             self._url, self._opened, self._client = url, worker, client
         return self
@@ -163,3 +165,8 @@ async def watch_broker(broker: EmbeddedBroker, client: Client) -> None:
             "the nats-server of this runtime has ended: with a `data_dir` all goes on at the next start"
         )
     )
+
+
+async def watch_worker(worker: Worker, client: Client) -> None:
+    """Likewise where the worker's own connection is closed for good: nobody may be left to answer."""
+    client.fail(ConnectionClosed(f"the worker of this runtime has ended: {await worker.wait_broken()}"))

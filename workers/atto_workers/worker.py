@@ -17,8 +17,9 @@ from atto.aio.beside import in_task, left_behind
 from atto.aio.user_code import UserCode, describe
 from atto.broker.connection import DEFAULT_SERVER, check_options, connected
 from atto.broker.jetstream import JetStream
+from atto.broker.nats_internals import on_closed
 from atto.models import Closeable
-from atto.protocol.errors import BrokerRefused, BrokerUnavailable, LifecycleError
+from atto.protocol.errors import BrokerRefused, BrokerUnavailable, ConnectionClosed, LifecycleError
 from atto.protocol.messages import Origin
 from atto.stores import SessionStore, open_store
 from atto_workers.cancels import Cancels
@@ -109,6 +110,8 @@ class Worker:
         self._steward: Steward | None = None
         self._joined: tuple[Connection, SessionStore] | None = None
         self._reconnected = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._closed_because: str | None = None
 
     def __repr__(self) -> str:
         return f"Worker(id={self.id!r}, agent={self.agent.name!r}, namespace={self._subjects.namespace!r})"
@@ -129,6 +132,8 @@ class Worker:
         if self._joined is None or self._stack is None:
             return "not started yet, or draining"
         connection, store = self._joined
+        if (problem := self.broken()) is not None:
+            return problem
         if not connection.is_connected:
             return "not connected to the broker"
         try:
@@ -137,6 +142,17 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - a user's own store may raise anything
             return f"the store does not answer: {type(error).__name__}"
         return None if self._steward is None else self._steward.unready()
+
+    def broken(self) -> str | None:
+        """Why this worker will never take turns again, for a liveness probe: None if nothing is wrong."""
+        if self._closed_because is None:
+            return None
+        return f"the connection to the broker is closed for good: {self._closed_because}"
+
+    async def wait_broken(self) -> str:
+        """Returns once the worker will never take turns again, with the reason; else it waits for ever."""
+        await self._closed.wait()
+        return self.broken() or ""
 
     async def __aenter__(self) -> Self:
         self._begin_life()
@@ -166,6 +182,8 @@ class Worker:
         self._made_in, self._entered = pid, True
         self._intake = self._mailboxes = self._steward = self._joined = None
         self._reconnected = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._closed_because: str | None = None
 
     async def _join(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -174,6 +192,7 @@ class Worker:
             declared = await self._topology.declare(jetstream)
             store = await self._opened_store(stack, jetstream, declared)
             await self._start(stack, jetstream, declared, store)
+            stack.callback(on_closed(connection, self._connection_closed))
             self._joined = connection, store
             self._stack = stack.pop_all()
 
@@ -193,6 +212,8 @@ class Worker:
         A second signal ends the process there and then, with exit code 128 + its number; what ran goes on in
         other workers, as after any crash. `on_ready` is called once turns are taken. The process should be
         the worker's own: Python's garbage collector is told to look less often.
+
+        Raises `ConnectionClosed` once the connection to the broker is closed for good.
         """
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
@@ -213,11 +234,22 @@ class Worker:
                 collect_less_often()
                 if on_ready is not None:
                     on_ready()
-                await stop.wait()
+                await _first(stop, self._closed)
                 _log.info("%r drains", self)
+            if (problem := self.broken()) is not None:
+                raise ConnectionClosed(problem)
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+    def _connection_closed(self, reason: str) -> None:
+        """Nothing that runs here can be ended any more: others take it over, and it must not go on."""
+        _log.error("%r: the connection to the broker is closed for good: %s", self, reason)
+        self._closed_because = reason
+        self._closed.set()
+        if self._steward is not None and self._mailboxes is not None:
+            for claim in self._steward.claims.values():
+                self._mailboxes.lose(claim)
 
     async def _connection(self, stack: contextlib.AsyncExitStack) -> Connection:
         if isinstance(self._nats, Connection):
@@ -421,7 +453,17 @@ def _nothing() -> None:
     """Where news are for somebody else."""
 
 
-async def stopped(task: asyncio.Task[None]) -> None:
+async def stopped(task: asyncio.Task[Any]) -> None:
     """Cancels a service and waits for its end, so that what it was about is over when the next part stops."""
     task.cancel()
     await asyncio.wait([task])
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Returns once one of them is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            await stopped(task)

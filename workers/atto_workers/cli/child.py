@@ -66,7 +66,7 @@ async def _answer(worker: Worker, questions: FileIO, answers: FileIO) -> None:
     try:
         while line := await reader.readline():
             number, _, question = line.decode().strip().partition(" ")
-            _say(answers, int(number), await worker.unready() if question == "ready" else None)
+            _say(answers, int(number), await worker.unready() if question == "ready" else worker.broken())
         signal.raise_signal(signal.SIGTERM)
     finally:
         transport.close()

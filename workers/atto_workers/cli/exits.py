@@ -7,6 +7,7 @@ from atto.protocol.errors import (
     BrokerNotFound,
     BrokerRefused,
     BrokerUnavailable,
+    ConnectionClosed,
     NoWorkers,
     PostgresRefused,
     StoreError,
@@ -21,6 +22,7 @@ USAGE = 2
 BROKER = 3
 NAMESPACE = 4
 STORE = 5
+CLOSED = 6
 INTERRUPTED = 130
 
 
@@ -33,6 +35,8 @@ def exit_code(error: BaseException) -> int:
     match error:
         case Unusable() | UnknownStore():
             return USAGE
+        case ConnectionClosed():
+            return CLOSED
         case BrokerUnavailable() | BrokerRefused() | BrokerNotFound() | BrokerFailed():
             return BROKER
         case NoWorkers() | TopologyMissing() | TopologyMismatch():

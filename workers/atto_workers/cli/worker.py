@@ -103,8 +103,11 @@ def _serve(settings: WorkerSettings, health_port: int | None, health_host: str) 
 
     made = settings.make()
 
+    async def alive() -> str | None:
+        return made.broken()
+
     async def work() -> None:
-        async with health_answered(health_host, health_port, made.unready):
+        async with health_answered(health_host, health_port, made.unready, alive=alive):
             await made.serve()
 
     with asyncio.Runner(loop_factory=fast_loop()) as runner:
