@@ -39,6 +39,7 @@ AttoError
 ├── ModelError                  the model's provider; `transient` says whether a retry may help
 └── StoreError                  the session store
     ├── ConcurrentWrite         another writer committed first: load again
+    │   └── SessionGone         the session was deleted meanwhile
     ├── StoreUnavailable        the outcome of the call is unknown
     ├── NoSuchSession           there is nothing to export
     ├── NotImportable           the lines are no exported session
@@ -339,6 +340,12 @@ class ConcurrentWrite(StoreError):
     """Another writer changed the session since it was loaded; nothing of this save was kept."""
 
     code = "concurrent_write"
+
+
+class SessionGone(ConcurrentWrite):
+    """The session was deleted since it was loaded; nothing of this save was kept."""
+
+    code = "session_deleted"
 
 
 class StoreUnavailable(StoreError):

@@ -1,39 +1,183 @@
 """Sessions: what is committed of them, and how it is asked for."""
 
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 from msgspec import Struct
 
 from atto.protocol.events import StateChange
-from atto.protocol.messages import Message
+from atto.protocol.messages import Message, Usage
 from atto.protocol.turns import SCHEMA_VERSION
 
 RECENT_RUNS = 32
 """How many runs a snapshot remembers: the default backlog, which bounds what can be delivered again."""
 
+Ended = Literal["completed", "suspended", "cancelled", "failed"]
+"""How a run ended."""
 
-class RunRecord(Struct, frozen=True, omit_defaults=True, gc=False):
-    """A committed run: the guard against a second commit, and enough to answer again.
+Record = dict[str, Any]
+"""One journal record of a run that has not ended, as JSON: stores keep it and do not look into it."""
 
-    `end`: how many messages the history had after it; the answer is the one before.
+
+class RunRecord(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A run that has ended: the guard against a second commit, and enough to tell its terminal event again.
+
+    Attributes:
+        run_id: The run.
+        version: The version of the session that its commit made.
+        begin: How many messages the history had before it.
+        end: How many it had after it; a completed run's answer is the one before.
+        ended: How it ended.
+        code: Why it failed, for programs, as in `RunFailed`.
+        reason: Why it failed or was cancelled, for people.
+        input: What was asked, for people: of a run that left no messages.
+        usage: What its model calls cost, if that is known.
+        agent: The agent that answered.
+        absorbed: The runs whose input it took in.
+        root: The run that began a chain of suspensions; empty for a run that is its own root.
+
     """
 
     run_id: str
+    version: int
+    begin: int
     end: int
+    ended: Ended = "completed"
+    code: str = ""
+    reason: str = ""
+    input: str = ""
+    usage: Usage | None = None
+    agent: str = ""
+    absorbed: tuple[str, ...] = ()
+    root: str = ""
+
+
+class WaitingCall(Struct, frozen=True, omit_defaults=True, gc=False):
+    """The tool call that a wait is about."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any] = {}
+
+
+class Wait(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What a suspended run waits for.
+
+    Attributes:
+        id: Names root, path, key and exact arguments, so that an answer binds what it saw.
+        kind: Who answers, and how.
+        path: Where in the run it is asked; empty for the run's own agent.
+        ask: What people read, up to 4 KB.
+        call: The tool call in question.
+        schema: The JSON Schema of the answer, up to 16 KB.
+        until: When it expires.
+
+    """
+
+    id: str
+    kind: Literal["approval", "question", "tool", "timer"]
+    path: str = ""
+    ask: str = ""
+    call: WaitingCall | None = None
+    schema: dict[str, Any] | None = None
+    until: datetime | None = None
+
+
+class Compaction(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What models see in the place of old messages.
+
+    Attributes:
+        upto: How many of the oldest messages `summary` stands for.
+        cleared: How many of the oldest messages have their tool results left out.
+        summary: In the place of the first `upto` messages.
+
+    """
+
+    upto: int = 0
+    cleared: int = 0
+    summary: str = ""
+
+
+class Continuation(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Where the next run of a session goes on from, beside history and state.
+
+    Attributes:
+        agent: The active agent; empty for the default one.
+        root: The run that is suspended; empty if none is.
+        waits: What that run waits for.
+        compaction: What models see in the place of old messages.
+
+    """
+
+    agent: str = ""
+    root: str = ""
+    waits: tuple[Wait, ...] = ()
+    compaction: Compaction | None = None
 
 
 class Commit(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one turn adds to a session."""
+    """What a run adds to a session: at its end, or in its middle as a checkpoint.
+
+    Attributes:
+        run_id: The run.
+        messages: Appended to the history.
+        change: Applied to the state.
+        ended: How the run ended; None for a checkpoint, which adds journal records only.
+        code: As of `RunRecord`, and so are `reason`, `input`, `usage`, `agent`, `absorbed` and `root`.
+        records: Appended to the journal records.
+        drop_records: Whether those that are there are dropped first.
+        continuation: Takes the place of the session's; None leaves it as it is.
+
+    """
 
     run_id: str
-    messages: tuple[Message, ...]
+    messages: tuple[Message, ...] = ()
     change: StateChange = StateChange()
+    ended: Ended | None = "completed"
+    code: str = ""
+    reason: str = ""
+    input: str = ""
+    usage: Usage | None = None
+    agent: str = ""
+    absorbed: tuple[str, ...] = ()
+    root: str = ""
+    records: tuple[Record, ...] = ()
+    drop_records: bool = False
+    continuation: Continuation | None = None
+
+    def record(self, *, version: int, begin: int) -> RunRecord | None:
+        """The record that it leaves in the session that it makes; None for a checkpoint."""
+        if self.ended is None:
+            return None
+        return RunRecord(
+            run_id=self.run_id,
+            version=version,
+            begin=begin,
+            end=begin + len(self.messages),
+            ended=self.ended,
+            code=self.code,
+            reason=self.reason,
+            input=self.input,
+            usage=self.usage,
+            agent=self.agent,
+            absorbed=self.absorbed,
+            root=self.root,
+        )
 
 
 class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A session after a committed turn. Version 0 is a session without any.
+    """A session as it is committed. Version 0 is a session without any commit.
 
-    `token`: belongs to the store that made the snapshot. A snapshot does not travel whole; its pages do.
+    Attributes:
+        session: The session.
+        version: How many commits it has had; every commit moves it by one.
+        messages: The history.
+        state: What its agents remember, by key.
+        runs: The last runs that ended, the newest last.
+        records: Journal records of a run that has not ended, in the order in which they were committed.
+        continuation: Where the next run goes on from.
+        token: Belongs to the store that made the snapshot. A snapshot does not travel whole; its pages do.
+
     """
 
     session: str
@@ -41,29 +185,34 @@ class Snapshot(Struct, frozen=True, kw_only=True, omit_defaults=True):
     messages: tuple[Message, ...] = ()
     state: dict[str, Any] = {}
     runs: tuple[RunRecord, ...] = ()
+    records: tuple[Record, ...] = ()
+    continuation: Continuation = Continuation()
     token: Any = None
 
     def record(self, run_id: str) -> RunRecord | None:
-        """The record of a recently committed run."""
+        """The record of a run that ended recently."""
         return next((record for record in reversed(self.runs) if record.run_id == run_id), None)
 
     def answer(self, record: RunRecord) -> Message:
-        """What the run of `record` answered."""
+        """What the completed run of `record` answered."""
         return self.messages[record.end - 1]
 
-    def version_of(self, record: RunRecord) -> int:
-        """The version that the run of `record` made: each version has one record."""
-        return self.version - (len(self.runs) - 1 - self.runs.index(record))
+    def added_by(self, record: RunRecord) -> tuple[Message, ...]:
+        """The run's part of the history."""
+        return self.messages[record.begin : record.end]
 
     def after(self, commit: Commit, *, token: Any = None) -> "Snapshot":
         """The snapshot that this one becomes with `commit`; this one stays as it is."""
-        messages = self.messages + commit.messages
+        version = self.version + 1
+        record = commit.record(version=version, begin=len(self.messages))
         return Snapshot(
             session=self.session,
-            version=self.version + 1,
-            messages=messages,
+            version=version,
+            messages=self.messages + commit.messages,
             state=apply(self.state, commit.change),
-            runs=(*self.runs[-(RECENT_RUNS - 1) :], RunRecord(commit.run_id, len(messages))),
+            runs=self.runs if record is None else (*self.runs[-(RECENT_RUNS - 1) :], record),
+            records=(() if commit.drop_records else self.records) + commit.records,
+            continuation=self.continuation if commit.continuation is None else commit.continuation,
             token=token,
         )
 

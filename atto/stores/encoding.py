@@ -5,6 +5,7 @@ snapshot that `save` returns is the one that `load` will.
 """
 
 import contextlib
+import itertools
 from collections.abc import Generator, Iterable
 from typing import Any, NamedTuple
 
@@ -12,12 +13,13 @@ import msgspec
 from msgspec import Raw, Struct
 
 from atto.protocol.codec import check_depth
-from atto.protocol.errors import ConcurrentWrite, InvalidTurn, NotStorable, StoreCorrupt
+from atto.protocol.errors import ConcurrentWrite, InvalidTurn, NotStorable, SessionGone, StoreCorrupt
 from atto.protocol.events import StateChange
 from atto.protocol.messages import Message
-from atto.protocol.sessions import RECENT_RUNS, Commit, Snapshot
+from atto.protocol.sessions import RECENT_RUNS, Commit, Continuation, Record, Snapshot
 
 EMPTY_STATE = Raw(b"{}")
+EMPTY_CONTINUATION = Raw(b"{}")
 
 
 class _RawChange(Struct, frozen=True):
@@ -25,8 +27,10 @@ class _RawChange(Struct, frozen=True):
 
 
 class _RawCommit(Struct, frozen=True):
-    messages: tuple[Raw, ...]
+    messages: tuple[Raw, ...] = ()
     change: _RawChange = _RawChange()
+    records: tuple[Raw, ...] = ()
+    continuation: Raw = Raw()
 
 
 _encoder = msgspec.json.Encoder()
@@ -35,18 +39,26 @@ _raw_commits = msgspec.json.Decoder(_RawCommit)
 _raw_states = msgspec.json.Decoder(dict[str, Raw])
 _states = msgspec.json.Decoder(dict[str, Any])
 _messages = msgspec.json.Decoder(Message)
+_continuations = msgspec.json.Decoder(Continuation)
 
 
 class EncodedCommit(NamedTuple):
     """A commit as it is stored.
 
-    `commit`: an independent copy, as it will be read back. `messages`: the JSON of each message.
-    `changed`: the JSON of each value of the state that the commit sets.
+    Attributes:
+        commit: An independent copy, as it will be read back.
+        messages: The JSON of each message.
+        changed: The JSON of each value of the state that the commit sets.
+        records: The JSON of each journal record.
+        continuation: Its JSON, if it changes.
+
     """
 
     commit: Commit
     messages: tuple[Raw, ...]
     changed: dict[str, Raw]
+    records: tuple[Raw, ...]
+    continuation: Raw | None
 
     def applied_to(self, state: Raw) -> Raw:
         """The JSON of `state` with the commit's change: what is not changed is not encoded again."""
@@ -70,31 +82,45 @@ def encode_whole(snapshot: Snapshot) -> EncodedCommit:
     check_whole(snapshot)
     with _storing(f"session {snapshot.session!r}"):
         _encoder.encode(snapshot.runs)
-        change = StateChange(set=snapshot.state)
-        return _encoded(Commit(run_id="", messages=snapshot.messages, change=change))
+        return _encoded(
+            Commit(
+                run_id="",
+                messages=snapshot.messages,
+                change=StateChange(set=snapshot.state),
+                records=snapshot.records,
+                continuation=snapshot.continuation,
+            )
+        )
 
 
 def check_whole(snapshot: Snapshot) -> None:
     """Raises `NotStorable` for what is no snapshot of a committed session.
 
-    Each version has a record, of which the last ones are kept, and the newest ends where the history does.
-    Sessions from elsewhere may come without any record.
+    A version has one record at the most, of which the last ones are kept, and no run reaches beyond the
+    history. Sessions from elsewhere may come without any record.
     """
-    version, runs = snapshot.version, snapshot.runs
-    ends = [record.end for record in runs]
+    session, version, runs = snapshot.session, snapshot.version, snapshot.runs
     if version < 1:
-        raise NotStorable(f"session {snapshot.session!r} has no commit: there is nothing to put")
-    if len(runs) > min(version, RECENT_RUNS):
-        raise NotStorable(f"session {snapshot.session!r} has {len(runs)} runs at version {version}")
-    if ends and (ends != sorted(ends) or ends[0] < 0 or ends[-1] != len(snapshot.messages)):
-        raise NotStorable(f"session {snapshot.session!r}: its runs do not end where its history does")
+        raise NotStorable(f"session {session!r} has no commit: there is nothing to put")
+    if len(runs) > RECENT_RUNS:
+        raise NotStorable(f"session {session!r} has {len(runs)} runs, more than {RECENT_RUNS}")
+    versions = [0, *(record.version for record in runs)]
+    if any(earlier >= later for earlier, later in itertools.pairwise(versions)) or versions[-1] > version:
+        raise NotStorable(f"session {session!r}: the versions of its runs do not lead to version {version}")
+    marks = [0, *(mark for record in runs for mark in (record.begin, record.end)), len(snapshot.messages)]
+    is_whole = not runs or runs[-1].end == len(snapshot.messages)
+    if not is_whole or any(earlier > later for earlier, later in itertools.pairwise(marks)):
+        raise NotStorable(f"session {session!r}: its runs do not follow one another in its history")
 
 
 def _encoded(commit: Commit) -> EncodedCommit:
+    if commit.ended is None and (commit.messages or commit.change.set or commit.change.unset):
+        raise ValueError("a checkpoint adds journal records only")
     data = _encoder.encode(commit)
     check_depth(data)
     raw = _raw_commits.decode(data)
-    return EncodedCommit(_commits.decode(data), raw.messages, raw.change.set)
+    continuation = None if commit.continuation is None else raw.continuation
+    return EncodedCommit(_commits.decode(data), raw.messages, raw.change.set, raw.records, continuation)
 
 
 @contextlib.contextmanager
@@ -110,6 +136,16 @@ def _storing(what: str) -> Generator[None, None, None]:
 def decode_state(data: bytes | Raw) -> dict[str, Any]:
     """A new state on each call. To be called within `reading`."""
     return _states.decode(data)
+
+
+def decode_records(data: Iterable[bytes | Raw]) -> tuple[Record, ...]:
+    """To be called within `reading`."""
+    return tuple(map(_states.decode, data))
+
+
+def decode_continuation(data: bytes | Raw) -> Continuation:
+    """To be called within `reading`."""
+    return _continuations.decode(data)
 
 
 def decode_messages(data: Iterable[bytes | Raw]) -> tuple[Message, ...]:
@@ -136,8 +172,10 @@ def is_newest(base: Snapshot, stored: Snapshot) -> bool:
     return base.version > 0 and (base.version, base.runs) == (stored.version, stored.runs)
 
 
-def conflict(base: Snapshot) -> ConcurrentWrite:
-    """The error of a save on top of a `base` that is no longer the newest."""
+def conflict(base: Snapshot, *, gone: bool = False) -> ConcurrentWrite:
+    """The error of a save on top of a `base` that is no longer the newest; `gone`: since it was deleted."""
+    if gone and not is_new(base):
+        return SessionGone(f"session {base.session!r} was deleted after version {base.version}")
     return ConcurrentWrite(
         f"session {base.session!r} is no longer at version {base.version}: load it and run the turn again"
     )

@@ -2,7 +2,7 @@
 
 An exported session is JSON lines: a header, which tells how many messages follow, then one line a message.
 
-    {"format":1,"session":"ann","version":2,"state":{…},"runs":[…],"messages":4}
+    {"format":2,"session":"ann","version":2,"state":{…},"runs":[…],"messages":4}
     {"role":"user","content":[{"type":"text","text":"hi"}]}
     …
 
@@ -25,21 +25,23 @@ from atto.protocol.errors import (
 )
 from atto.protocol.ids import encode_session
 from atto.protocol.messages import Message
-from atto.protocol.sessions import RunRecord, Snapshot
+from atto.protocol.sessions import Continuation, Record, RunRecord, Snapshot
 from atto.stores.base import SessionStore
 from atto.stores.encoding import check_whole
 
-FORMAT = 1
+FORMAT = 2
 """In the header as `format`: the version of what the lines are. Additions do not change it."""
 
 
-class _Header(msgspec.Struct, kw_only=True):
+class _Header(msgspec.Struct, kw_only=True, omit_defaults=True):
     format: int
     session: str
     version: int
     state: dict[str, Any]
     runs: tuple[RunRecord, ...]
     messages: int
+    records: tuple[Record, ...] = ()
+    continuation: Continuation | None = None
 
 
 class _Probe(msgspec.Struct):
@@ -88,6 +90,8 @@ async def export_session(store: SessionStore, session: str) -> AsyncIterator[str
         state=snapshot.state,
         runs=snapshot.runs,
         messages=len(snapshot.messages),
+        records=snapshot.records,
+        continuation=None if snapshot.continuation == Continuation() else snapshot.continuation,
     )
     for value in (header, *snapshot.messages):
         yield f"{_encoder.encode(value).decode()}\n"
@@ -130,6 +134,8 @@ async def _read(lines: Iterable[str] | AsyncIterable[str]) -> Snapshot:
         messages=tuple(messages),
         state=header.state,
         runs=header.runs,
+        records=header.records,
+        continuation=header.continuation or Continuation(),
     )
 
 

@@ -10,6 +10,9 @@ created, so that nothing of a deleted predecessor is ever taken for its own. Seg
 without a gap and hold committed messages only: whoever finds segment n already there, written by a racing
 or crashed writer, takes it over. A blob is named by a nonce, and exists once the head or a segment names it.
 
+Journal records of a run that has not ended are in the head as well, while they are small: one array a
+commit, or a blob in the place of several.
+
 All values are JSON (chunks: cut from JSON), so that `nats kv get` shows the newest turns of a session. When
 its last commit was is the time at which the broker took the head.
 """
@@ -26,10 +29,12 @@ from msgspec.structs import replace
 from atto.protocol.errors import StoreCorrupt
 from atto.protocol.ids import encode_session
 from atto.protocol.messages import Message
-from atto.protocol.sessions import RunRecord, Snapshot
+from atto.protocol.sessions import Record, RunRecord, Snapshot
 from atto.protocol.subjects import Subjects
-from atto.protocol.turns import SCHEMA_VERSION
-from atto.stores.encoding import EMPTY_STATE
+from atto.stores.encoding import EMPTY_CONTINUATION, EMPTY_STATE
+
+LAYOUT = 2
+"""In each head as `v`: the version of this layout."""
 
 SEGMENT_MESSAGES = 24
 """How many messages make a segment, where they do not fill it: so that small turns cost the same at turn 500
@@ -63,17 +68,33 @@ class Keys:
         return [f"{self.head(session)}.{generation}.{blob.blob}.{number}" for number in range(blob.chunks)]
 
 
-class Head(Struct, frozen=True, kw_only=True):
-    """`sealed`: how many messages the segments hold. `recent`: those after them, and blobs in their place."""
+class Head(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All that a session has one of.
 
-    v: int = SCHEMA_VERSION
+    Attributes:
+        v: The version of this layout.
+        version: The version of the session.
+        generation: The life of the session.
+        state: Its state.
+        segments: How many segments there are.
+        sealed: How many messages they hold.
+        recent: The messages after those, and blobs in the place of some.
+        runs: The last runs that ended.
+        records: Journal records: an array for each commit that has some, or a blob in the place of several.
+        continuation: Where the next run goes on from.
+
+    """
+
+    v: int
     version: int
     generation: str
     state: Raw
     segments: int = 0
     sealed: int = 0
     recent: tuple[Raw, ...] = ()
-    runs: tuple[RunRecord, ...]
+    runs: tuple[RunRecord, ...] = ()
+    records: tuple[Raw, ...] = ()
+    continuation: Raw = EMPTY_CONTINUATION
 
 
 class Segment(Struct, frozen=True, kw_only=True):
@@ -85,7 +106,9 @@ class Segment(Struct, frozen=True, kw_only=True):
 
 
 class Blob(Struct, frozen=True, kw_only=True):
-    """Stands for `messages` messages that are stored apart as one JSON array, cut into `chunks`."""
+    """Stands for `messages` messages, or journal records, that are stored apart as one JSON array, cut into
+    `chunks`.
+    """
 
     blob: str
     chunks: int
@@ -147,7 +170,9 @@ class Place(NamedTuple):
                 return self._replace(head=head, recent=self.recent[index:])
         return None
 
-    def committed(self, saved: Snapshot, state: Raw, added: Iterable[Entry]) -> "Place":
+    def committed(
+        self, saved: Snapshot, state: Raw, added: Iterable[Entry], records: tuple[Raw, ...], continuation: Raw
+    ) -> "Place":
         """The place of `saved`, which `added` lead to; its revision is this one's until it is written."""
         recent = (*self.recent, *added)
         head = replace(
@@ -156,6 +181,8 @@ class Place(NamedTuple):
             state=state,
             runs=saved.runs,
             recent=tuple(entry.raw for entry in recent),
+            records=records,
+            continuation=continuation,
         )
         return self._replace(head=head, recent=recent)
 
@@ -172,7 +199,7 @@ class Place(NamedTuple):
 
 def beginning(bucket: str, revision: int) -> Place:
     """Where a new session starts: on a key without a value, whose last revision (0: none) is `revision`."""
-    head = Head(version=0, generation=secrets.token_hex(8), state=EMPTY_STATE, runs=())
+    head = Head(v=LAYOUT, version=0, generation=secrets.token_hex(8), state=EMPTY_STATE)
     return Place(bucket, revision, head, ())
 
 
@@ -182,19 +209,22 @@ _heads = msgspec.json.Decoder(Head)
 _segments = msgspec.json.Decoder(Segment)
 _blobs = msgspec.json.Decoder(Blob)
 _arrays = msgspec.json.Decoder(tuple[Raw, ...])
+_journals = msgspec.json.Decoder(tuple[Record, ...])
 _histories = msgspec.json.Decoder(tuple[Message, ...])
 _messages = msgspec.json.Decoder(Message)
 
 encode = _encoder.encode
 decode_segment = _segments.decode
+decode_journal = _journals.decode
+split = _arrays.decode
 decode_history = _histories.decode
 
 
 def decode_head(data: bytes) -> Head:
     """To be called within `reading`. Raises `StoreCorrupt` for a schema version that is not known here."""
     head = _heads.decode(data)
-    if head.v != SCHEMA_VERSION:
-        raise StoreCorrupt(f"the snapshot has schema version {head.v}; this release reads {SCHEMA_VERSION}")
+    if head.v != LAYOUT:
+        raise StoreCorrupt(f"the session has layout version {head.v}; this release reads {LAYOUT}")
     return head
 
 
@@ -208,6 +238,16 @@ def new_blob(messages: tuple[Raw, ...], chunk_bytes: int) -> tuple[Blob, list[by
     data = bytes(array(messages))
     chunks = [data[start : start + chunk_bytes] for start in range(0, len(data), chunk_bytes)]
     return Blob(blob=secrets.token_hex(8), chunks=len(chunks), messages=len(messages)), chunks
+
+
+def journal_blobs(head: Head) -> list[Blob]:
+    """The blobs among its journal records. To be called within `reading`."""
+    return [_blobs.decode(raw) for raw in head.records if not is_inline(raw)]
+
+
+def is_inline(records: Raw) -> bool:
+    """Whether journal records are there themselves: an array, where a blob is an object."""
+    return memoryview(records)[0] == ord("[")
 
 
 def decode_items(messages: Raw) -> Iterable[Message | Blob]:

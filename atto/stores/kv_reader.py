@@ -5,8 +5,8 @@ from itertools import chain, islice
 from atto.broker.jetstream import Stored
 from atto.protocol.errors import StoreCorrupt
 from atto.protocol.messages import Message
-from atto.protocol.sessions import Snapshot
-from atto.stores.encoding import decode_state, reading
+from atto.protocol.sessions import Record, Snapshot
+from atto.stores.encoding import decode_continuation, decode_state, reading
 from atto.stores.kv_bucket import KvBucket
 from atto.stores.kv_layout import (
     Blob,
@@ -17,13 +17,16 @@ from atto.stores.kv_layout import (
     decode_head,
     decode_history,
     decode_items,
+    decode_journal,
     decode_segment,
     entry_of,
+    journal_blobs,
 )
 
 
 class KvReader:
-    """Two round trips where there are segments, three where there are blobs; one more for each 4 MiB.
+    """Two round trips where there are segments, three where there are blobs, one more where there are large
+    journal records, and one for each 4 MiB.
 
     Raises `StoreCorrupt` if anything is missing, which may also mean that the session was deleted meanwhile.
     """
@@ -38,8 +41,10 @@ class KvReader:
             head = decode_head(stored.data)
             recent = tuple(decode_items(array(head.recent)))
             state = decode_state(head.state)
+            continuation = decode_continuation(head.continuation)
         sealed = await self._sealed(session, head)
         messages = await self._expanded(session, head, [*sealed, *recent])
+        records = await self._records(session, head) if head.records else ()
         place = Place(self._keys.bucket, stored.sequence, head, tuple(map(entry_of, head.recent, recent)))
         end = head.runs[-1].end if head.runs else place.end
         if len(messages) != end:
@@ -50,6 +55,8 @@ class KvReader:
             messages=messages,
             state=state,
             runs=head.runs,
+            records=records,
+            continuation=continuation,
             token=place,
         )
 
@@ -81,3 +88,12 @@ class KvReader:
                     for item in items
                 )
             )
+
+    async def _records(self, session: str, head: Head) -> tuple[Record, ...]:
+        with reading(session):
+            blobs = journal_blobs(head)
+        chunks = [key for blob in blobs for key in self._keys.chunks(session, head.generation, blob)]
+        data = iter(await self._bucket.fetch(chunks))
+        with reading(session):
+            apart = [decode_journal(b"".join(islice(data, blob.chunks))) for blob in blobs]
+            return tuple(chain(*apart, *map(decode_journal, head.records[len(blobs) :])))

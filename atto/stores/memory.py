@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from msgspec import Raw, Struct
 from msgspec.structs import replace
@@ -9,10 +10,13 @@ from msgspec.structs import replace
 from atto.protocol.ids import encode_session
 from atto.protocol.sessions import Commit, RunRecord, Snapshot
 from atto.stores.encoding import (
+    EMPTY_CONTINUATION,
     EMPTY_STATE,
     EncodedCommit,
     conflict,
+    decode_continuation,
     decode_messages,
+    decode_records,
     decode_state,
     encode_commit,
     encode_whole,
@@ -22,16 +26,23 @@ from atto.stores.encoding import (
 )
 
 
-class _Generation:
+class _Life:
     """The life of a session from its creation to its deletion, told apart from others by identity."""
 
 
+class _Token(NamedTuple):
+    life: _Life
+    fences: int
+
+
 class _Stored(Struct, frozen=True):
-    generation: _Generation
+    token: _Token
     version: int
     messages: tuple[bytes, ...]
     state: Raw
     runs: tuple[RunRecord, ...]
+    records: tuple[bytes, ...]
+    continuation: Raw
     committed_at: datetime
 
 
@@ -64,7 +75,9 @@ class MemoryStore:
             messages=decode_messages(stored.messages),
             state=decode_state(stored.state),
             runs=stored.runs,
-            token=stored.generation,
+            records=decode_records(stored.records),
+            continuation=decode_continuation(stored.continuation),
+            token=stored.token,
         )
 
     async def save(self, base: Snapshot, commit: Commit) -> Snapshot:
@@ -73,7 +86,7 @@ class MemoryStore:
         added = encode_commit(commit)
         stored = self._sessions.get(base.session)
         if not _is_at(stored, base):
-            raise conflict(base)
+            raise conflict(base, gone=_is_gone(stored, base))
         saved = base.after(added.commit)
         return self._keep(saved, added, stored)
 
@@ -82,11 +95,11 @@ class MemoryStore:
         encode_session(base.session)
         stored = self._sessions.get(base.session)
         if not _is_at(stored, base):
-            raise conflict(base)
-        empty = _Stored(_Generation(), 0, (), EMPTY_STATE, (), self._clock())
-        fenced = replace(stored or empty, generation=_Generation())
+            raise conflict(base, gone=_is_gone(stored, base))
+        before = stored or _empty(self._clock())
+        fenced = replace(before, token=before.token._replace(fences=before.token.fences + 1))
         self._sessions[base.session] = fenced
-        return replace(base, token=fenced.generation)
+        return replace(base, token=fenced.token)
 
     async def put(self, snapshot: Snapshot) -> Snapshot:
         """As `SessionStore.put`. Raises `NotStorable` for what is no committed session."""
@@ -112,16 +125,23 @@ class MemoryStore:
             yield session
 
     def _keep(self, saved: Snapshot, added: EncodedCommit, before: _Stored | None) -> Snapshot:
+        before = before or _empty(self._clock())
         stored = _Stored(
-            _Generation() if before is None else before.generation,
+            before.token,
             saved.version,
-            (() if before is None else before.messages) + tuple(map(bytes, added.messages)),
-            added.applied_to(EMPTY_STATE if before is None else before.state),
+            before.messages + tuple(map(bytes, added.messages)),
+            added.applied_to(before.state),
             saved.runs,
+            (() if added.commit.drop_records else before.records) + tuple(map(bytes, added.records)),
+            added.continuation or before.continuation,
             self._clock(),
         )
         self._sessions[saved.session] = stored
-        return replace(saved, state=decode_state(stored.state), token=stored.generation)
+        return replace(saved, state=decode_state(stored.state), token=stored.token)
+
+
+def _empty(now: datetime) -> _Stored:
+    return _Stored(_Token(_Life(), 0), 0, (), EMPTY_STATE, (), (), EMPTY_CONTINUATION, now)
 
 
 def _is_at(stored: _Stored | None, base: Snapshot) -> bool:
@@ -129,7 +149,11 @@ def _is_at(stored: _Stored | None, base: Snapshot) -> bool:
         return is_new(base)
     if base.token is None:
         return is_newest(base, Snapshot(session=base.session, version=stored.version, runs=stored.runs))
-    return base.token is stored.generation and base.version == stored.version
+    return base.token == stored.token and base.version == stored.version
+
+
+def _is_gone(stored: _Stored | None, base: Snapshot) -> bool:
+    return stored is None or (isinstance(base.token, _Token) and base.token.life is not stored.token.life)
 
 
 def _is_idle(stored: _Stored, since: datetime | None) -> bool:

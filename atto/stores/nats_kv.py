@@ -21,9 +21,10 @@ from atto.stores.encoding import (
     is_new,
     is_newest,
     occupied,
+    reading,
 )
 from atto.stores.kv_bucket import KvBucket, WrongRevision
-from atto.stores.kv_layout import Keys, Place, beginning, encode
+from atto.stores.kv_layout import Keys, Place, beginning, decode_head, encode
 from atto.stores.kv_reader import KvReader
 from atto.stores.kv_writer import KvWrite
 
@@ -110,7 +111,7 @@ class NatsKvStore:
         try:
             revision = await self._bucket.put(key, encode(place.head), revision=place.revision)
         except WrongRevision:
-            raise conflict(base) from None
+            raise conflict(base, gone=await self._is_gone(base)) from None
         return replace(base, token=place._replace(revision=revision))
 
     async def put(self, snapshot: Snapshot) -> Snapshot:
@@ -170,7 +171,7 @@ class NatsKvStore:
         """The same snapshot with a token: it came from elsewhere, without one."""
         stored = await self.load(base.session)
         if stored is None or not is_newest(base, stored):
-            raise conflict(base)
+            raise conflict(base, gone=stored is None)
         return stored
 
     async def _create(self, base: Snapshot, added: EncodedCommit, saved: Snapshot | None = None) -> Snapshot:
@@ -199,7 +200,17 @@ class NatsKvStore:
                 return await self._looked_up(base, prepared, added, error)
         except WrongRevision:
             await write.clean_up()
-            raise conflict(base) from None
+            raise conflict(base, gone=await self._is_gone(base)) from None
+
+    async def _is_gone(self, base: Snapshot) -> bool:
+        """Whether the session that `base` is of was deleted; there may be another one of its name."""
+        if is_new(base):
+            return False
+        stored = await self._bucket.newest(self._keys.head(base.session))
+        if stored is None or not stored.data:
+            return True
+        with reading(base.session):
+            return decode_head(stored.data).generation != base.token.head.generation
 
     async def _looked_up(
         self, base: Snapshot, place: Place, added: EncodedCommit, error: StoreUnavailable
@@ -210,7 +221,11 @@ class NatsKvStore:
         except StoreError:
             raise error from None
         if stored is None:
-            raise error if base.version == 0 else conflict(base)
+            raise error if base.version == 0 else conflict(base, gone=True)
+        if added.commit.ended is None:  # a checkpoint has no record; a single writer's is still the newest
+            if stored.token.head == place.head:
+                return stored
+            raise error if stored.token.revision == place.revision else conflict(base)
         if not added.commit.run_id:  # a put has no run to look for, but a generation of its own
             if stored.token.head.generation == place.head.generation:
                 return stored

@@ -10,13 +10,13 @@ from typing import Self
 from uuid import uuid4
 
 import asyncpg
-from msgspec import Raw
 from msgspec.structs import replace
 
-from atto.protocol.errors import StoreMismatch, TopologyMissing
+from atto.protocol.errors import ConcurrentWrite, StoreMismatch, TopologyMissing
 from atto.protocol.ids import encode_session
 from atto.protocol.sessions import RECENT_RUNS, Commit, Snapshot
 from atto.stores.encoding import (
+    EMPTY_CONTINUATION,
     EMPTY_STATE,
     EncodedCommit,
     conflict,
@@ -32,6 +32,7 @@ from atto.stores.postgres_rows import (
     Turn,
     at_place,
     joined,
+    journal,
     newest_run,
     past_turns,
     snapshot_of,
@@ -135,7 +136,7 @@ class PostgresStore:
                 self._sql.fence, key, place.generation, base.version, place.fences
             )
         if not rows:
-            raise conflict(base)
+            raise await self._conflict(key, base)
         return at_place(base, place._replace(fences=rows[0]["fences"]))
 
     async def put(self, snapshot: Snapshot) -> Snapshot:
@@ -143,7 +144,7 @@ class PostgresStore:
         key, whole = _key(snapshot.session), encode_whole(snapshot)
         turns = [Turn(0, None, joined(whole)), *past_turns(snapshot)]
         stored = replace(snapshot, messages=whole.commit.messages)
-        put = await self._insert(key, stored, whole.applied_to(EMPTY_STATE), turns)
+        put = await self._insert(key, stored, whole, turns)
         if put is None:
             raise occupied(snapshot.session)
         return put
@@ -194,38 +195,55 @@ class PostgresStore:
         """The same snapshot with a token: it came from elsewhere, without one."""
         stored = await self.load(base.session)
         if stored is None or not is_newest(base, stored):
-            raise conflict(base)
+            raise conflict(base, gone=stored is None)
         return stored
+
+    async def _conflict(self, key: bytes, base: Snapshot) -> ConcurrentWrite:
+        """Why nothing was written: the session has moved on, or it is another one, or none."""
+        place = base.token
+        rows = await self._database.fetch(self._sql.generation, key)
+        return conflict(
+            base, gone=not rows or (place is not None and rows[0]["generation"] != place.generation)
+        )
 
     async def _create(self, key: bytes, base: Snapshot, added: EncodedCommit) -> Snapshot:
         saved = base.after(added.commit)
         turn = Turn(saved.version, newest_run(saved), joined(added))
-        created = await self._insert(key, saved, added.applied_to(EMPTY_STATE), [turn])
+        created = await self._insert(key, saved, added, [turn])
         if created is None:
             raise conflict(base)
         return created
 
-    async def _insert(self, key: bytes, snapshot: Snapshot, state: Raw, turns: list[Turn]) -> Snapshot | None:
+    async def _insert(
+        self, key: bytes, snapshot: Snapshot, added: EncodedCommit, turns: list[Turn]
+    ) -> Snapshot | None:
         """None, with nothing changed, if there is such a session."""
+        state = added.applied_to(EMPTY_STATE)
         place = Place(uuid4(), state)
         columns = zip(*turns, strict=True)
         inserted = await self._database.fetch(
             self._sql.create,
             *(key, place.generation, snapshot.version, len(snapshot.messages), text(state)),
             *map(list, columns),
+            *(text(added.continuation or EMPTY_CONTINUATION), journal(added)),
         )
         return at_place(snapshot, place) if inserted else None
 
     async def _append(self, key: bytes, base: Snapshot, place: Place, added: EncodedCommit) -> Snapshot:
         saved, state = base.after(added.commit), added.applied_to(place.state)
-        changed = None if state is place.state else text(state)
-        appended = await self._database.fetch(
-            self._sql.append,
-            *(key, place.generation, base.version, len(saved.messages), changed),
+        arguments = (
+            *(key, place.generation, base.version, len(saved.messages)),
+            None if state is place.state else text(state),
             *(newest_run(saved), joined(added), place.fences),
+            None if added.continuation is None else text(added.continuation),
         )
+        if added.records or added.commit.drop_records:
+            rows = (journal(added), added.commit.drop_records)
+            appended = await self._database.fetch(self._sql.append_records, *arguments, *rows)
+        else:
+            appended = await self._database.fetch(self._sql.append, *arguments)
         if not appended:
-            raise conflict(base)
+            raise await self._conflict(key, base)
         return at_place(saved, place._replace(state=state))
 
 

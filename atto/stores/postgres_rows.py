@@ -11,12 +11,13 @@ from msgspec.structs import replace
 
 from atto.protocol.errors import StoreCorrupt
 from atto.protocol.messages import Message
-from atto.protocol.sessions import RunRecord, Snapshot
-from atto.stores.encoding import EncodedCommit, decode_state, reading
+from atto.protocol.sessions import Record, RunRecord, Snapshot
+from atto.stores.encoding import EncodedCommit, decode_continuation, decode_state, reading
 
 _encoder = msgspec.json.Encoder()
 _turns = msgspec.json.Decoder(tuple[Message, ...])
 _runs = msgspec.json.Decoder(RunRecord)
+_journals = msgspec.json.Decoder(tuple[Record, ...])
 
 
 class Place(NamedTuple):
@@ -47,16 +48,20 @@ def joined(added: EncodedCommit) -> str:
     return text(b"[" + b",".join(added.messages) + b"]")
 
 
-def newest_run(saved: Snapshot) -> str:
-    """The record of the run that `saved` is after."""
-    return text(_encoder.encode(saved.runs[-1]))
+def newest_run(saved: Snapshot) -> str | None:
+    """The record of the run that `saved` is after; None after a checkpoint."""
+    record = saved.runs[-1] if saved.runs else None
+    return text(_encoder.encode(record)) if record and record.version == saved.version else None
+
+
+def journal(added: EncodedCommit) -> str | None:
+    """The journal records of a commit as one array; None for none."""
+    return text(b"[" + b",".join(added.records) + b"]") if added.records else None
 
 
 def past_turns(snapshot: Snapshot) -> list[Turn]:
     """The recent runs of a session that is put, as rows without messages."""
-    first = snapshot.version - len(snapshot.runs) + 1
-    records = map(text, map(_encoder.encode, snapshot.runs))
-    return [Turn(version, record, "[]") for version, record in enumerate(records, first)]
+    return [Turn(record.version, text(_encoder.encode(record)), "[]") for record in snapshot.runs]
 
 
 def at_place(snapshot: Snapshot, place: Place) -> Snapshot:
@@ -72,5 +77,12 @@ def snapshot_of(session: str, row: asyncpg.Record) -> Snapshot:
         runs = tuple(map(_runs.decode, reversed(row["newest_runs"])))
         if len(messages) != row["messages"]:
             raise StoreCorrupt(f"session {session!r} has {len(messages)} messages of {row['messages']}")
-        snapshot = Snapshot(session=session, version=row["version"], messages=messages, runs=runs)
+        snapshot = Snapshot(
+            session=session,
+            version=row["version"],
+            messages=messages,
+            runs=runs,
+            records=tuple(itertools.chain.from_iterable(map(_journals.decode, row["records"]))),
+            continuation=decode_continuation(row["continuation"].encode()),
+        )
         return at_place(snapshot, place)

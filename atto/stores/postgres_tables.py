@@ -2,6 +2,7 @@
 
     <prefix>sessions   one row a session: what it has one of
     <prefix>commits    one row a turn: the run, and the messages that it added
+    <prefix>records    one row a commit that has journal records of a run that has not ended
     <prefix>schema     one row a version of these tables: migrations that were applied
 
 A commit updates the one row and inserts the other, in one statement, so it happens at once or not at all and
@@ -53,10 +54,28 @@ _MIGRATIONS = (
     COMMENT ON COLUMN {p}commits.run IS 'its id, and how many messages the session had after it';
     COMMENT ON COLUMN {p}commits.version IS '0: what a session had when it was imported';
     """,
+    """
+    ALTER TABLE {p}sessions ADD COLUMN continuation json NOT NULL DEFAULT '{}';
+
+    CREATE TABLE {p}records (
+        generation uuid NOT NULL REFERENCES {p}sessions (generation) ON DELETE CASCADE,
+        version bigint NOT NULL,
+        records json NOT NULL,
+        PRIMARY KEY (generation, version)
+    );
+
+    COMMENT ON COLUMN {p}sessions.continuation IS 'active agent, what is waited for, compaction';
+    COMMENT ON TABLE {p}records IS 'journals of runs that have not ended';
+    """,
 )
 
 _LOAD = """
     SELECT generation, version, fences, messages, state::text AS state,
+        continuation::text AS continuation,
+        ARRAY(
+            SELECT records.records::text FROM {p}records AS records
+            WHERE records.generation = sessions.generation ORDER BY records.version
+        ) AS records,
         ARRAY(
             SELECT commits.messages::text FROM {p}commits AS commits
             WHERE commits.generation = sessions.generation ORDER BY commits.version
@@ -71,9 +90,12 @@ _LOAD = """
 
 _CREATE = """
     WITH session AS (
-        INSERT INTO {p}sessions (id, generation, version, messages, state)
-        VALUES ($1, $2, $3, $4, $5::text::json) ON CONFLICT (id) DO NOTHING
-        RETURNING generation
+        INSERT INTO {p}sessions (id, generation, version, messages, state, continuation)
+        VALUES ($1, $2, $3, $4, $5::text::json, $9::text::json) ON CONFLICT (id) DO NOTHING
+        RETURNING generation, version
+    ), records AS (
+        INSERT INTO {p}records (generation, version, records)
+        SELECT generation, version, $10::text::json FROM session WHERE $10::text IS NOT NULL
     )
     INSERT INTO {p}commits (generation, version, run, messages)
     SELECT session.generation, turn.version, turn.run::json, turn.messages::json
@@ -82,17 +104,31 @@ _CREATE = """
 """
 
 # A state that does not change is not sent, and not written again if it is large.
-_APPEND = """
+_UPDATE = """
     WITH session AS (
         UPDATE {p}sessions
         SET version = version + 1, messages = $4, committed_at = now(),
-            state = coalesce($5::text::json, state)
+            state = coalesce($5::text::json, state), continuation = coalesce($9::text::json, continuation)
         WHERE id = $1 AND generation = $2 AND version = $3 AND fences = $8
         RETURNING generation, version
     )
+"""
+
+_INSERT = """
     INSERT INTO {p}commits (generation, version, run, messages)
     SELECT generation, version, $6::text::json, $7::text::json FROM session
     RETURNING version
+"""
+
+# Nearly no commit has to do with journal records, so what it does to them is part of another statement.
+_JOURNAL = """
+    , dropped AS (
+        DELETE FROM {p}records AS records USING session
+        WHERE $11 AND records.generation = session.generation AND records.version < session.version
+    ), records AS (
+        INSERT INTO {p}records (generation, version, records)
+        SELECT generation, version, $10::text::json FROM session WHERE $10::text IS NOT NULL
+    )
 """
 
 _FENCE = """
@@ -135,6 +171,8 @@ class Statements(NamedTuple):
     load: str
     create: str
     append: str
+    append_records: str
+    generation: str
     fence: str
     fence_new: str
     delete: str
@@ -157,7 +195,9 @@ def statements(table_prefix: str) -> Statements:
     return Statements(
         load=of(_LOAD),
         create=of(_CREATE),
-        append=of(_APPEND),
+        append=of(_UPDATE + _INSERT),
+        append_records=of(_UPDATE + _JOURNAL + _INSERT),
+        generation=of("SELECT generation FROM {p}sessions WHERE id = $1"),
         fence=of(_FENCE),
         fence_new=of(_FENCE_NEW),
         delete=of(_DELETE),

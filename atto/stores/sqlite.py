@@ -21,6 +21,7 @@ from atto.protocol.ids import encode_session
 from atto.protocol.sessions import Commit, Snapshot
 from atto.stores import sqlite_rows as rows
 from atto.stores.encoding import (
+    EMPTY_CONTINUATION,
     EncodedCommit,
     conflict,
     encode_commit,
@@ -205,6 +206,8 @@ def _load(connection: sqlite3.Connection, session: str) -> Snapshot | None:
         messages=rows.read_messages(connection, session, head.length),
         state=rows.read_state(connection, session),
         runs=head.runs,
+        records=rows.read_records(connection, session),
+        continuation=rows.read_continuation(head, session),
         token=head.generation,
     )
 
@@ -214,11 +217,13 @@ def _save(
 ) -> Snapshot:
     stored = rows.read_head(connection, base.session)
     if not _is_at(stored, base):
-        raise conflict(base)
-    generation = rows.new_generation() if stored is None else stored.generation
-    length = len(added.messages) + (0 if stored is None else stored.length)
-    saved = base.after(added.commit, token=generation)
-    head = rows.Head(generation, saved.version, length, saved.runs)
+        raise conflict(base, gone=_is_gone(stored, base))
+    before = stored or rows.Head(rows.new_generation(), 0, 0, ())
+    saved = base.after(added.commit, token=before.generation)
+    head = rows.Head(
+        *(before.generation, saved.version, before.length + len(added.messages), saved.runs),
+        added.continuation or before.continuation,
+    )
     rows.write_commit(connection, base.session, head, added, updated)
     return replace(saved, state=rows.read_state(connection, base.session))
 
@@ -226,14 +231,11 @@ def _save(
 def _fence(connection: sqlite3.Connection, base: Snapshot, updated: datetime) -> Snapshot:
     stored = rows.read_head(connection, base.session)
     if not _is_at(stored, base):
-        raise conflict(base)
-    generation = rows.new_generation()
-    if stored is None:
-        head = rows.Head(generation, 0, 0, ())
-        rows.write_head(connection, base.session, head, updated)
-    else:
-        rows.write_head(connection, base.session, stored._replace(generation=generation), updated)
-    return replace(base, token=generation)
+        raise conflict(base, gone=_is_gone(stored, base))
+    before = stored or rows.Head(rows.new_generation(), 0, 0, ())
+    fenced = rows.Generation(before.generation.id, before.generation.fences + 1)
+    rows.write_head(connection, base.session, before._replace(generation=fenced), updated)
+    return replace(base, token=fenced)
 
 
 def _put(
@@ -242,7 +244,8 @@ def _put(
     if rows.read_head(connection, snapshot.session) is not None:
         raise occupied(snapshot.session)
     generation = rows.new_generation()
-    head = rows.Head(generation, snapshot.version, len(snapshot.messages), snapshot.runs)
+    continuation = whole.continuation or EMPTY_CONTINUATION
+    head = rows.Head(generation, snapshot.version, len(snapshot.messages), snapshot.runs, continuation)
     rows.write_commit(connection, snapshot.session, head, whole, updated)
     messages, state = whole.commit.messages, rows.read_state(connection, snapshot.session)
     return replace(snapshot, messages=messages, state=state, token=generation)
@@ -254,3 +257,8 @@ def _is_at(stored: rows.Head | None, base: Snapshot) -> bool:
     if isinstance(base.token, rows.Generation):
         return (base.token, base.version) == (stored.generation, stored.version)
     return is_newest(base, Snapshot(session=base.session, version=stored.version, runs=stored.runs))
+
+
+def _is_gone(stored: rows.Head | None, base: Snapshot) -> bool:
+    token = base.token
+    return stored is None or (isinstance(token, rows.Generation) and token.id != stored.generation.id)

@@ -3,13 +3,15 @@ only, and errors in the store's own words.
 
 How a session lies in it, for a person with the `sqlite3` shell:
 
-    sessions   session, generation, version, length (how many messages), updated (of the last commit), runs
+    sessions   session, generation, fences, version, length (how many messages), updated (of the last commit),
+               runs, continuation
     messages   session, seq (0, 1, 2 …), message
     state      session, key, value
+    records    seq (rising), session, record: the journal of a run that has not ended
 
-`message`, `value` and `runs` are JSON; `updated` is UTC. The generation is the life of the session from its
-creation to its deletion. It is no part of the keys: a delete removes all rows in one transaction, so that
-those of two lives never meet.
+`message`, `value`, `runs`, `continuation` and `record` are JSON; `updated` is UTC. The generation is the life
+of the session from its creation to its deletion. It is no part of the keys: a delete removes all rows in one
+transaction, so that those of two lives never meet.
 """
 
 import contextlib
@@ -21,7 +23,7 @@ from typing import Literal, TypeVar
 
 from atto.protocol.errors import NotStorable, StoreCorrupt, StoreError, StoreMismatch, StoreUnavailable
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """In the file as `user_version`."""
 
 APPLICATION_ID = int.from_bytes(b"atto")
@@ -36,10 +38,12 @@ _SCHEMA = (
     CREATE TABLE sessions (
         session TEXT NOT NULL PRIMARY KEY,
         generation TEXT NOT NULL,
+        fences INTEGER NOT NULL,
         version INTEGER NOT NULL,
         length INTEGER NOT NULL,
         updated TEXT NOT NULL,
-        runs TEXT NOT NULL
+        runs TEXT NOT NULL,
+        continuation TEXT NOT NULL
     )
     """,
     """
@@ -58,6 +62,14 @@ _SCHEMA = (
         PRIMARY KEY (session, key)
     )
     """,
+    """
+    CREATE TABLE records (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        session TEXT NOT NULL,
+        record TEXT NOT NULL
+    )
+    """,
+    "CREATE INDEX records_of_a_session ON records (session)",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )

@@ -10,17 +10,29 @@ from msgspec import Raw, Struct
 
 from atto.protocol.errors import StoreCorrupt
 from atto.protocol.messages import Message
-from atto.protocol.sessions import RunRecord
-from atto.stores.encoding import EncodedCommit, decode_messages, decode_state, reading
+from atto.protocol.sessions import Continuation, Record, RunRecord
+from atto.stores.encoding import (
+    EMPTY_CONTINUATION,
+    EncodedCommit,
+    decode_continuation,
+    decode_messages,
+    decode_records,
+    decode_state,
+    reading,
+)
 
 _encoder = msgspec.json.Encoder()
 _runs = msgspec.json.Decoder(tuple[RunRecord, ...])
 
 
 class Generation(Struct, frozen=True):
-    """The life of a session from its creation to its deletion; no two are alike, in whatever files."""
+    """The life of a session from its creation to its deletion; no two are alike, in whatever files.
+
+    `fences`: how often writers of the same version were shut out.
+    """
 
     id: str
+    fences: int = 0
 
 
 class Head(NamedTuple):
@@ -30,6 +42,7 @@ class Head(NamedTuple):
     version: int
     length: int
     runs: tuple[RunRecord, ...]
+    continuation: Raw = EMPTY_CONTINUATION
 
 
 def new_generation() -> Generation:
@@ -40,13 +53,15 @@ def new_generation() -> Generation:
 def read_head(connection: sqlite3.Connection, session: str) -> Head | None:
     """None if there is no such session. Raises `StoreCorrupt`."""
     row = connection.execute(
-        "SELECT generation, version, length, runs FROM sessions WHERE session = ?", (session,)
+        "SELECT generation, fences, version, length, runs, continuation FROM sessions WHERE session = ?",
+        (session,),
     ).fetchone()
     if row is None:
         return None
-    generation, version, length, runs = row
+    generation, fences, version, length, runs, continuation = row
     with reading(session):
-        return Head(Generation(str(generation, "utf-8")), version, length, _runs.decode(runs))
+        life = Generation(str(generation, "utf-8"), fences)
+        return Head(life, version, length, _runs.decode(runs), Raw(continuation))
 
 
 def read_state(connection: sqlite3.Connection, session: str) -> dict[str, Any]:
@@ -64,6 +79,19 @@ def read_messages(connection: sqlite3.Connection, session: str, length: int) -> 
     if len(messages) != length:
         raise StoreCorrupt(f"session {session!r} has {len(messages)} messages of {length}")
     return messages
+
+
+def read_records(connection: sqlite3.Connection, session: str) -> tuple[Record, ...]:
+    """In the order in which they were committed. Raises `StoreCorrupt`."""
+    rows = connection.execute("SELECT record FROM records WHERE session = ? ORDER BY seq", (session,))
+    with reading(session):
+        return decode_records(record for (record,) in rows)
+
+
+def read_continuation(head: Head, session: str) -> Continuation:
+    """Raises `StoreCorrupt`."""
+    with reading(session):
+        return decode_continuation(head.continuation)
 
 
 def write_commit(
@@ -85,17 +113,28 @@ def write_commit(
         "DELETE FROM state WHERE session = ? AND key = ?",
         ((session, key) for key in added.commit.change.unset),
     )
+    if added.commit.drop_records:
+        connection.execute("DELETE FROM records WHERE session = ?", (session,))
+    connection.executemany(
+        "INSERT INTO records (session, record) VALUES (?, ?)",
+        ((session, str(record, "utf-8")) for record in added.records),
+    )
 
 
 def write_head(connection: sqlite3.Connection, session: str, head: Head, updated: datetime) -> None:
     """Writes what a session has one of."""
-    runs = str(_encoder.encode(head.runs), "utf-8")
-    row = (session, head.generation.id, head.version, head.length, timestamp(updated), runs)
+    runs, continuation = str(_encoder.encode(head.runs), "utf-8"), str(head.continuation, "utf-8")
+    life = head.generation
+    row = (
+        *(session, life.id, life.fences, head.version, head.length),
+        *(timestamp(updated), runs, continuation),
+    )
     connection.execute(
-        "INSERT INTO sessions (session, generation, version, length, updated, runs)"
-        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (session) DO UPDATE"
-        " SET generation = excluded.generation, version = excluded.version, length = excluded.length,"
-        " updated = excluded.updated, runs = excluded.runs",
+        "INSERT INTO sessions (session, generation, fences, version, length, updated, runs, continuation)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (session) DO UPDATE"
+        " SET generation = excluded.generation, fences = excluded.fences, version = excluded.version,"
+        " length = excluded.length, updated = excluded.updated, runs = excluded.runs,"
+        " continuation = excluded.continuation",
         row,
     )
 
@@ -112,6 +151,7 @@ def remove(connection: sqlite3.Connection, session: str, idle_since: datetime | 
         return False
     connection.execute("DELETE FROM messages WHERE session = ?", (session,))
     connection.execute("DELETE FROM state WHERE session = ?", (session,))
+    connection.execute("DELETE FROM records WHERE session = ?", (session,))
     return True
 
 

@@ -23,17 +23,28 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from msgspec.structs import replace
 
 from atto.protocol.errors import ConcurrentWrite, InvalidSessionId, StoreError
 from atto.protocol.events import StateChange
 from atto.protocol.ids import MAX_ID_BYTES
 from atto.protocol.messages import Message
-from atto.protocol.sessions import RECENT_RUNS, Commit, Snapshot
+from atto.protocol.sessions import RECENT_RUNS, Commit, Continuation, Ended, Record, RunRecord, Snapshot
 from atto.stores.base import SessionStore
 from atto.testing.store_checks import bare, committed, holds, load
 from atto.testing.store_lifetime import LifetimeContract
 from atto.testing.store_machine import Step, StoreMachine, histories
-from atto.testing.store_samples import EVERY_MESSAGE, ODD_STATE, ODD_TEXT, SESSION_IDS, commit
+from atto.testing.store_samples import (
+    CONTINUATION,
+    EVERY_MESSAGE,
+    JOURNAL,
+    LARGE_JOURNAL,
+    ODD_RECORD,
+    ODD_STATE,
+    ODD_TEXT,
+    SESSION_IDS,
+    commit,
+)
 
 _RACERS = 16
 _LOOP_ITERATIONS = (*range(16), 20, 25, 32, 40, 50, 64, 80, 100, 128)
@@ -147,6 +158,86 @@ class StoreContract(LifetimeContract):
                 record = known.record(f"run-{number}")
                 assert record is not None
                 assert known.answer(record).text == f"answer {number}"
+
+    @pytest.mark.parametrize("ended", ["completed", "suspended", "cancelled", "failed"])
+    async def test_the_record_of_a_run_says_how_it_ended(
+        self, store: SessionStore, other_store: SessionStore, ended: Ended
+    ) -> None:
+        base = await committed(store, "s", 3)
+        told: dict[str, Any] = {**ODD_RECORD, "ended": ended}
+        saved = await store.save(base, Commit(run_id="run", messages=EVERY_MESSAGE[:2], **told))
+        assert saved.record("run") == RunRecord(run_id="run", version=4, begin=6, end=8, **told)
+        await holds(other_store, saved)
+        empty = await store.save(saved, Commit(run_id="next", **told))
+        assert empty.record("next") == RunRecord(run_id="next", version=5, begin=8, end=8, **told)
+        await holds(other_store, empty)
+
+    async def test_journal_records_are_appended_and_dropped(
+        self, store: SessionStore, other_store: SessionStore
+    ) -> None:
+        snapshot = await committed(store, "s", 2)
+        expected: tuple[Record, ...] = ()
+        for number in range(12):
+            added = tuple({"step": number, "text": "x" * 3_000} for _ in range(number % 3)) + JOURNAL
+            checkpoint = Commit(run_id="run", ended=None, records=added)
+            snapshot, expected = await store.save(snapshot, checkpoint), expected + added
+            assert (snapshot.version, snapshot.records) == (3 + number, expected)
+            assert (snapshot.record("run"), len(snapshot.messages)) == (None, 4)
+            await holds(other_store, snapshot)
+        replaced = await store.save(
+            snapshot, replace(commit("run"), drop_records=True, records=LARGE_JOURNAL[1:])
+        )
+        assert replaced.records == LARGE_JOURNAL[1:]
+        await holds(other_store, replaced)
+        record = replaced.record("run")
+        assert record is not None
+        assert (record.version, record.begin, record.end) == (15, 4, 6)
+        dropped = await other_store.save(replaced, replace(commit("last"), drop_records=True))
+        assert dropped.records == ()
+        await holds(store, dropped)
+
+    async def test_large_journal_records(self, store: SessionStore, other_store: SessionStore) -> None:
+        waiting = Commit(run_id="run", ended=None, records=LARGE_JOURNAL)
+        first = await store.save(Snapshot(session="s"), waiting)
+        assert first.records == LARGE_JOURNAL
+        await holds(other_store, first)
+        second = await other_store.save(first, replace(waiting, records=JOURNAL + LARGE_JOURNAL))
+        assert second.records == LARGE_JOURNAL + JOURNAL + LARGE_JOURNAL
+        await holds(store, second)
+        last = await store.save(second, replace(commit("run"), drop_records=True))
+        await holds(other_store, last)
+        await holds(store, await other_store.save(last, commit("next")))
+
+    async def test_where_the_next_run_goes_on_from_is_replaced_or_left(
+        self, store: SessionStore, other_store: SessionStore
+    ) -> None:
+        snapshot = await committed(store, "s", 1)
+        for number, (continuation, expected) in enumerate(
+            (
+                (None, Continuation()),
+                (CONTINUATION, CONTINUATION),
+                (None, CONTINUATION),
+                (Continuation(),) * 2,
+            )
+        ):
+            snapshot = await store.save(snapshot, replace(commit(f"run-{number}"), continuation=continuation))
+            assert snapshot.continuation == expected
+            await holds(other_store, snapshot)
+
+    async def test_a_stale_checkpoint_changes_nothing(self, store: SessionStore) -> None:
+        first = await committed(store, "s", 1)
+        checkpoint = Commit(run_id="run", ended=None, records=JOURNAL)
+        second = await store.save(first, checkpoint)
+        with pytest.raises(ConcurrentWrite):
+            await store.save(first, checkpoint)
+        await holds(store, second)
+
+    async def test_a_checkpoint_with_messages_or_changes_is_refused(self, store: SessionStore) -> None:
+        base = await committed(store, "s", 1)
+        for bad in (commit("run"), Commit(run_id="run", change=StateChange(unset=("a",)))):
+            with pytest.raises(StoreError):
+                await store.save(base, replace(bad, ended=None))
+        await holds(store, base)
 
     async def test_a_stale_save_changes_nothing(self, store: SessionStore, other_store: SessionStore) -> None:
         first = await committed(store, "s", 1)

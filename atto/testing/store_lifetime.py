@@ -6,19 +6,34 @@ Stores differ in whose clock tells the time of a commit, so cut-offs are far in 
 # ruff: noqa: D102 - the names of the tests are their sentences
 
 import asyncio
+import itertools
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from msgspec.structs import replace
 
-from atto.protocol.errors import ConcurrentWrite, StoreError
+from atto.protocol.errors import ConcurrentWrite, SessionGone, StoreError
 from atto.protocol.messages import Message
-from atto.protocol.sessions import RECENT_RUNS, RunRecord, Snapshot
+from atto.protocol.sessions import RECENT_RUNS, Continuation, RunRecord, Snapshot
 from atto.stores.base import SessionStore
 from atto.testing.store_checks import StoreTests, bare, committed, holds, load
-from atto.testing.store_samples import EVERY_MESSAGE, ODD_STATE, ODD_TEXT, SESSION_IDS, commit
+from atto.testing.store_samples import (
+    CONTINUATION,
+    EVERY_MESSAGE,
+    JOURNAL,
+    LARGE_JOURNAL,
+    ODD_RECORD,
+    ODD_STATE,
+    ODD_TEXT,
+    SESSION_IDS,
+    commit,
+)
 
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def _run(run_id: str, version: int, begin: int = 0, end: int = 0) -> RunRecord:
+    return RunRecord(run_id=run_id, version=version, begin=begin, end=end)
 
 
 def _soon() -> datetime:
@@ -32,10 +47,25 @@ class LifetimeContract(StoreTests):
     async def test_what_is_put_is_there_as_it_was(
         self, store: SessionStore, other_store: SessionStore
     ) -> None:
-        ends = (number * len(EVERY_MESSAGE) // (RECENT_RUNS - 1) for number in range(RECENT_RUNS))
-        runs = tuple(RunRecord(f"run {ODD_TEXT} {number}", end) for number, end in enumerate(ends))
+        marks = [number * len(EVERY_MESSAGE) // RECENT_RUNS for number in range(RECENT_RUNS + 1)]
+        runs = tuple(
+            RunRecord(
+                run_id=f"run {ODD_TEXT} {number}",
+                version=300 + 3 * number,
+                begin=begin,
+                end=end,
+                **ODD_RECORD,
+            )
+            for number, (begin, end) in enumerate(itertools.pairwise(marks))
+        )
         snapshot = Snapshot(
-            session=ODD_TEXT[:60], version=400, messages=EVERY_MESSAGE, state=ODD_STATE, runs=runs
+            session=ODD_TEXT[:60],
+            version=400,
+            messages=EVERY_MESSAGE,
+            state=ODD_STATE,
+            runs=runs,
+            records=JOURNAL,
+            continuation=CONTINUATION,
         )
         put = await store.put(snapshot)
         assert bare(put) == snapshot
@@ -112,18 +142,19 @@ class LifetimeContract(StoreTests):
         [
             Snapshot(session="s"),
             Snapshot(session="s", version=-1),
-            Snapshot(session="s", version=1, runs=(RunRecord("a", 0), RunRecord("b", 0))),
-            Snapshot(session="s", version=1, runs=(RunRecord("a", 1),)),
+            Snapshot(session="s", version=1, runs=(_run("a", 1), _run("b", 1))),
+            Snapshot(session="s", version=1, runs=(_run("a", 1), _run("b", 2))),
+            Snapshot(session="s", version=1, runs=(_run("a", 1, 0, 1),)),
             Snapshot(
                 session="s",
                 version=2,
-                messages=EVERY_MESSAGE[:1],
-                runs=(RunRecord("a", 2), RunRecord("b", 1)),
+                messages=EVERY_MESSAGE[:2],
+                runs=(_run("a", 1, 0, 2), _run("b", 2, 1, 2)),
             ),
             Snapshot(session="s", version=1, messages=(Message.user("\ud800"),)),
             Snapshot(session="s", version=1, state={"bad": object()}),
         ],
-        ids=["no commit", "negative", "two runs", "end", "order", "text", "state"],
+        ids=["no commit", "negative", "two runs", "future", "end", "order", "text", "state"],
     )
     async def test_what_is_no_committed_session_cannot_be_put(
         self, store: SessionStore, snapshot: Snapshot
@@ -168,6 +199,31 @@ class LifetimeContract(StoreTests):
                 await store.save(base, commit("from before"))
         await holds(other_store, again)
         await holds(store, await other_store.save(again, commit("run-2 again")))
+
+    async def test_a_save_on_a_deleted_session_is_told_that_it_is_gone(
+        self, store: SessionStore, other_store: SessionStore
+    ) -> None:
+        first = await committed(store, "s", 1)
+        second = await store.save(first, commit("run-2"))
+        with pytest.raises(ConcurrentWrite) as moved_on:
+            await store.save(first, commit("stale"))
+        assert not isinstance(moved_on.value, SessionGone)
+        await other_store.delete("s")
+        with pytest.raises(SessionGone):
+            await store.save(second, commit("from before"))
+        await committed(other_store, "s", 2, text="another")
+        with pytest.raises(SessionGone):
+            await store.save(second, commit("from before"))
+
+    async def test_journal_records_go_with_their_session(
+        self, store: SessionStore, other_store: SessionStore
+    ) -> None:
+        waiting = replace(commit("run"), ended="suspended", records=LARGE_JOURNAL, continuation=CONTINUATION)
+        await holds(other_store, await store.save(Snapshot(session="s"), waiting))
+        await other_store.delete("s")
+        saved = await store.save(Snapshot(session="s"), commit("anew"))
+        assert (saved.records, saved.continuation) == ((), Continuation())
+        await holds(other_store, saved)
 
     async def test_a_delete_among_racing_saves_leaves_no_mixture(
         self, store: SessionStore, other_store: SessionStore

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from atto.protocol.errors import ConcurrentWrite
 from atto.protocol.events import StateChange
 from atto.protocol.messages import Message, ToolCallPart
-from atto.protocol.sessions import Commit, Snapshot
+from atto.protocol.sessions import Commit, Continuation, Ended, Record, Snapshot
 from atto.stores.base import SessionStore
 
 
@@ -24,6 +24,10 @@ class Step(NamedTuple):
     token: bool = True
     messages: tuple[Message, ...] = ()
     change: StateChange = StateChange()
+    ended: Ended | None = "completed"
+    records: tuple[Record, ...] = ()
+    drop_records: bool = False
+    continuation: Continuation | None = None
 
 
 class _Known(NamedTuple):
@@ -76,7 +80,15 @@ class _Replay:
                 if loaded is not None:
                     self._known.append(_Known(loaded, self._life, self._fences))
             case "save":
-                added = Commit(run_id=run_id, messages=step.messages, change=step.change)
+                added = Commit(
+                    run_id=run_id,
+                    messages=step.messages if step.ended else (),
+                    change=step.change if step.ended else StateChange(),
+                    ended=step.ended,
+                    records=step.records,
+                    drop_records=step.drop_records,
+                    continuation=step.continuation,
+                )
                 await self._save(store, self._base(step), added)
             case "fence":
                 await self._fence(store, self._base(step))
@@ -141,7 +153,17 @@ def _saves(base: st.SearchStrategy[int]) -> st.SearchStrategy[Step]:
         token=st.booleans(),
         messages=st.lists(_messages(), max_size=4).map(tuple),
         change=_changes(),
+        ended=st.sampled_from(("completed", "completed", "suspended", "failed", None)),
+        records=st.just(()) | st.just(()) | _records(),
+        drop_records=st.booleans(),
+        continuation=st.none() | st.none() | st.builds(Continuation, agent=st.text(max_size=5)),
     )
+
+
+def _records() -> st.SearchStrategy[tuple[Record, ...]]:
+    record = st.dictionaries(st.text(max_size=5), _json(), max_size=3)
+    large = st.integers(1, 30_000).map(lambda size: {"large": "x" * size})
+    return st.lists(record | large, max_size=3).map(tuple)
 
 
 _HANDLES = st.integers(0, 7)

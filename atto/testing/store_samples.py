@@ -1,5 +1,6 @@
 """Values that stores have been seen to lose: of every kind, of every odd character, empty ones."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from atto.protocol.events import StateChange
@@ -13,8 +14,9 @@ from atto.protocol.messages import (
     TextPart,
     ToolCallPart,
     ToolResultPart,
+    Usage,
 )
-from atto.protocol.sessions import Commit
+from atto.protocol.sessions import Commit, Compaction, Continuation, Record, Wait, WaitingCall
 
 ODD_TEXT = "".join(
     (
@@ -99,6 +101,43 @@ EVERY_MESSAGE = (
     ),
     Message.assistant("a cat"),
     Message("assistant", ()),
+)
+
+ODD_RECORD: dict[str, Any] = {
+    "ended": "failed",
+    "code": "model_error",
+    "reason": ODD_TEXT,
+    "input": ODD_TEXT,
+    "usage": Usage(3, 2),
+    "agent": "support",
+    "absorbed": ("r-8", ODD_TEXT[:40]),
+    "root": "r-1",
+}
+"""What a run's record may say beside its place in the history."""
+
+JOURNAL: tuple[Record, ...] = (
+    {"type": "model_completed", "seq": 3, "message": {"role": "assistant", "content": [None, 1.5, ODD_TEXT]}},
+    {"blob": "x", "chunks": 1, "messages": 1},
+    {},
+    ODD_STATE,
+)
+
+LARGE_JOURNAL: tuple[Record, ...] = ({"text": "x" * 700_000}, {"text": "y"}, {"text": "z" * 200_000})
+
+CONTINUATION = Continuation(
+    agent="billing",
+    root="r-1",
+    waits=(
+        Wait(id="w-1", kind="approval", ask=ODD_TEXT, call=WaitingCall("call-1", "pay", {"amount": 80})),
+        Wait(
+            id="w-2",
+            kind="question",
+            path="intake",
+            schema={"type": "string"},
+            until=datetime(2030, 1, 1, tzinfo=UTC),
+        ),
+    ),
+    compaction=Compaction(upto=4, cleared=2, summary=ODD_TEXT),
 )
 
 

@@ -117,7 +117,7 @@ async def check_session(store, client, session):
     snapshot = await store.load(session)
     assert [message.text for message in snapshot.messages if message.role == "user"] == TURNS
     assert snapshot.version == len({record.run_id for record in snapshot.runs}) == len(TURNS)
-    assert [snapshot.version_of(record) for record in snapshot.runs] == list(range(1, len(TURNS) + 1))
+    assert [record.version for record in snapshot.runs] == list(range(1, len(TURNS) + 1))
     check_history(snapshot.messages)
     assert (await client.snapshot(session)).messages == snapshot.messages
 

@@ -78,7 +78,21 @@ snapshot_pages = st.builds(
     version=counts,
     messages=st.lists(messages, max_size=3).map(tuple),
     state=json_objects,
-    runs=st.lists(st.builds(RunRecord, ids(), counts), max_size=3).map(tuple),
+    runs=st.lists(
+        st.builds(
+            RunRecord,
+            run_id=ids(),
+            version=counts,
+            begin=counts,
+            end=counts,
+            ended=st.sampled_from(("completed", "suspended", "cancelled", "failed")),
+            code=texts,
+            reason=texts,
+            absorbed=st.lists(ids(), max_size=2).map(tuple),
+            root=texts,
+        ),
+        max_size=3,
+    ).map(tuple),
     last=st.booleans(),
     error=texts,
 )

@@ -132,7 +132,7 @@ def test_a_page_of_a_snapshot_has_messages():
         "version": 1,
         "messages": [COMPLETED["message"]],
         "state": {"a": 1},
-        "runs": [{"run_id": "r", "end": 1}],
+        "runs": [{"run_id": "r", "version": 1, "begin": 0, "end": 1}],
     }
     msgspec.convert(page, SnapshotPage)
     PAGE.validate(page)

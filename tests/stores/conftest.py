@@ -44,7 +44,7 @@ async def tables(postgres_dsn: str) -> AsyncGenerator[Tables]:
     connection = await asyncpg.connect(postgres_dsn)
     tables = Tables(connection)
     yield tables
-    await tables.execute("DROP TABLE IF EXISTS {p}commits, {p}sessions, {p}schema")
+    await tables.execute("DROP TABLE IF EXISTS {p}records, {p}commits, {p}sessions, {p}schema")
     await connection.close()
 
 

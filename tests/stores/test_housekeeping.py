@@ -134,11 +134,11 @@ async def test_an_export_is_a_header_and_a_line_a_message(store):
     saved = await store.save(Snapshot(session="ann@example.com"), commit("run-1", "hi", "hello", n=1))
     header, *messages = map(json.loads, await exported(store, "ann@example.com"))
     assert header == {
-        "format": 1,
+        "format": 2,
         "session": "ann@example.com",
         "version": 1,
         "state": {"n": 1},
-        "runs": [{"run_id": "run-1", "end": 2}],
+        "runs": [{"run_id": "run-1", "version": 1, "begin": 0, "end": 2}],
         "messages": 2,
     }
     assert [message["role"] for message in messages] == ["user", "assistant"]
@@ -195,12 +195,15 @@ def changed(number, **values):
         (lambda lines: [*lines[:2], "\ud800", *lines[3:]], "line 3 is no message"),
         (lambda lines: [*lines[:2], "[" * 100_000, *lines[3:]], "line 3 is no message: .*100 levels"),
         (lambda _: ["[" * 100_000], "line 1 is no header"),
-        (changed(0, format=2), "line 1 has format 2; this release reads format 1"),
+        (changed(0, format=3), "line 1 has format 3; this release reads format 2"),
         (changed(0, session=1), "line 1 is no header: .*session"),
         (changed(0, session=""), "header: session id '' is empty"),
         (changed(0, version=0), "header: .*no commit"),
-        (changed(0, version=1), "header: .*2 runs at version 1"),
-        (changed(0, runs=[{"run_id": "x", "end": 3}]), "header: .*do not end where"),
+        (changed(0, version=1), "header: .*do not lead to version 1"),
+        (
+            changed(0, runs=[{"run_id": "x", "version": 1, "begin": 0, "end": 3}]),
+            "header: .*do not follow one another",
+        ),
         (changed(0, messages=-1), "line 2: there are more"),
         (changed(2, role="nobody"), "line 3 is no message: .*role"),
     ],

@@ -38,13 +38,13 @@ async def test_ten_workers_may_create_the_tables_at_once(make_store, tables):
         assert [await store.load("s") for store in stores] == [saved] * 10
     finally:
         await asyncio.gather(*(store.__aexit__(None, None, None) for store in stores))
-    assert await tables.rows("SELECT version FROM {p}schema") == [(1,)]
+    assert await tables.rows("SELECT version FROM {p}schema") == [(1,), (2,)]
 
 
 async def test_tables_of_a_newer_release_are_left_alone(make_store, tables):
     async with make_store():
-        await tables.execute("INSERT INTO {p}schema (version) VALUES (2)")
-    with pytest.raises(StoreMismatch, match=r"are of version 2, this release knows version 1\. Upgrade"):
+        await tables.execute("INSERT INTO {p}schema (version) VALUES (3)")
+    with pytest.raises(StoreMismatch, match=r"are of version 3, this release knows version 2\. Upgrade"):
         await make_store().__aenter__()
 
 
@@ -81,7 +81,7 @@ async def test_who_may_not_create_tables_can_use_those_that_are_there(make_store
         async with make_store(netloc=as_role(postgres_dsn, role)) as limited:
             with pytest.raises(PostgresRefused, match="permission denied for table") as refusal:
                 await limited.load("s")
-            await tables.execute(f"GRANT ALL ON {{p}}sessions, {{p}}commits TO {role}")
+            await tables.execute(f"GRANT ALL ON {{p}}sessions, {{p}}commits, {{p}}records TO {role}")
             assert (await limited.save(Snapshot(session="s"), commit("run"))).version == 1
         assert SECRET not in str(refusal.value) + repr(limited)
     finally:

@@ -78,7 +78,13 @@ def bare(snapshot):
 async def test_a_person_can_read_the_file_with_the_shell(aging, shell):
     await committed(aging, "ann@example.com", 1, size=2)
     assert shell("SELECT session, version, length, updated, runs FROM sessions") == [
-        ("ann@example.com", 1, 2, "2024-01-01T00:00:00.000000+00:00", '[{"run_id":"run-0","end":2}]')
+        (
+            "ann@example.com",
+            1,
+            2,
+            "2024-01-01T00:00:00.000000+00:00",
+            '[{"run_id":"run-0","version":1,"begin":0,"end":2}]',
+        )
     ]
     assert shell("SELECT * FROM messages WHERE session = 'ann@example.com' ORDER BY seq") == [
         ("ann@example.com", 0, '{"role":"user","content":[{"type":"text","text":"qq"}]}'),
@@ -154,7 +160,10 @@ async def test_what_is_put_is_there_exactly_as_it_was(store):
         version=70,
         messages=EVERY_MESSAGE,
         state=ODD_STATE,
-        runs=(RunRecord("run-69", 2), RunRecord("run-70", len(EVERY_MESSAGE))),
+        runs=(
+            RunRecord(run_id="run-69", version=69, begin=0, end=2),
+            RunRecord(run_id="run-70", version=70, begin=2, end=len(EVERY_MESSAGE)),
+        ),
     )
     put = await store.put(snapshot)
     assert bare(put) == snapshot

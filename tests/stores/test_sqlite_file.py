@@ -129,9 +129,9 @@ async def test_a_file_of_a_newer_release_is_refused_and_left_as_it_is(path):
     async with SqliteStore(path) as store:
         await committed(store, "s", 3)
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     before = path.read_bytes()
-    with pytest.raises(StoreMismatch, match=r"schema version 2, this release of atto knows 1: upgrade atto"):
+    with pytest.raises(StoreMismatch, match=r"schema version 3, this release of atto knows 2: upgrade atto"):
         await SqliteStore(path).open()
     assert path.read_bytes() == before
 

@@ -72,12 +72,12 @@ def completed(
     events, or another worker was faster), the steps from there on are told anew.
     """
     if told is not None:
-        _tell_anew(log, steps_of_messages(_messages(snapshot, record)), told)
+        _tell_anew(log, steps_of_messages(snapshot.added_by(record)), told)
     return RunCompleted(
         seq=log.next,
         time=now(),
         message=snapshot.answer(record),
-        version=snapshot.version_of(record),
+        version=record.version,
         usage=usage,
     )
 
@@ -91,14 +91,6 @@ def _tell_anew(log: RunLog, committed: list[ToldStep], told: list[ToldStep]) -> 
     log.append(StepRestarted(seq=log.next, step=known + 1, reason=reason))
     for step, told_step in enumerate(committed[known:], known + 1):
         _tell(log, step, told_step)
-
-
-def _messages(snapshot: Snapshot, record: RunRecord) -> tuple[Message, ...]:
-    """The run's part of the history."""
-    begin = record.end
-    while begin > 0 and snapshot.messages[begin - 1].role != "user":
-        begin -= 1
-    return snapshot.messages[begin : record.end]
 
 
 def _tell(log: RunLog, step: int, told: ToldStep) -> None:
