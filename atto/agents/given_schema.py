@@ -3,8 +3,9 @@
 import copy
 from typing import Any
 
-from atto.agents.extras import load
+from atto.agents.schema_check import SchemaChecker, TooManySteps, check_schema
 from atto.agents.signature import REQUIRED, Signature
+from atto.aio.user_code import describe
 from atto.protocol.errors import InvalidTool, ToolArgumentsInvalid, ToolFailed
 
 
@@ -12,18 +13,17 @@ class GivenParameters:
     """Parameters by the author's schema (draft 2020-12, of type object, complete in itself).
 
     Arguments are validated by it and passed by name as they came. Nothing is ever fetched: a `$ref` that
-    leads out of the schema is refused. Raises `InvalidTool`.
+    leads out of the schema is refused, as is a schema that takes too long to check. Raises `InvalidTool`.
     """
+
+    is_quick = False
 
     def __init__(self, schema: dict[str, Any], signature: Signature) -> None:
         self.schema = checked(schema)
         self._signature = signature
         self._accepted = {parameter.name for parameter in signature.parameters}
         self._required = [each.name for each in signature.parameters if each.default is REQUIRED]
-        self._best = load("jsonschema.exceptions").best_match
-        self._validator = load("jsonschema").Draft202012Validator(
-            self.schema, registry=load("referencing").Registry()
-        )
+        self._checker = SchemaChecker(self.schema)
         unknown = [name for name in self.schema.get("properties", ()) if not self._accepts(name)]
         if unknown:
             raise InvalidTool(
@@ -40,11 +40,13 @@ class GivenParameters:
 
     def _problem(self, arguments: dict[str, Any]) -> str | None:
         try:
-            error = self._best(self._validator.iter_errors(arguments))
+            problem = self._checker.problem(arguments)
+        except TooManySteps as failure:
+            raise ToolArgumentsInvalid(f"{failure}: give less") from failure
         except Exception as failure:
-            raise ToolFailed(f"the tool's schema cannot be applied: {failure}") from failure
-        if error is not None:
-            return f"{error.message} - at `{error.json_path}`"
+            raise ToolFailed(f"the tool's schema cannot be applied: {describe(failure)}") from failure
+        if problem is not None:
+            return problem
         for name in arguments:
             if not self._accepts(name):
                 return f"there is no argument `{name}`"
@@ -56,37 +58,6 @@ class GivenParameters:
 
 
 def checked(schema: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a valid schema of type object without references to elsewhere. Raises `InvalidTool`."""
-    validator = load("jsonschema").Draft202012Validator
-    try:
-        validator.check_schema(schema)
-    except load("jsonschema").SchemaError as error:
-        raise InvalidTool(f"its schema is not valid: {error.message} at `{error.json_path}`") from error
-    if schema.get("type") != "object":
-        raise InvalidTool('its schema needs `"type": "object"`: models pass arguments by name')
-    _check_references(schema)
+    """A copy of a schema that `check_schema` takes. Raises `InvalidTool`."""
+    check_schema(schema)
     return copy.deepcopy(schema)
-
-
-def _check_references(schema: dict[str, Any]) -> None:
-    root = load("referencing.jsonschema").DRAFT202012.create_resource(schema)
-    _check_resource(root, load("referencing").Registry().resolver_with_root(root))
-
-
-def _check_resource(resource: Any, resolver: Any) -> None:
-    contents: dict[str, Any] | bool = resource.contents
-    for keyword in ("$ref", "$dynamicRef"):
-        if isinstance(contents, dict) and keyword in contents:
-            _check_reference(contents[keyword], resolver)
-    for inner in resource.subresources():
-        _check_resource(inner, resolver.in_subresource(inner))
-
-
-def _check_reference(reference: str, resolver: Any) -> None:
-    try:
-        resolver.lookup(reference)
-    except load("referencing.exceptions").Unresolvable as error:
-        raise InvalidTool(
-            f"its schema refers to {reference!r}, which is not in it: schemas are never fetched, "
-            "so put the definition under `$defs` and refer to `#/$defs/...`"
-        ) from error

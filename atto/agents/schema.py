@@ -16,6 +16,7 @@ from atto.agents.docs import Docs
 from atto.agents.plain import plain
 from atto.agents.pydantic_types import PydanticType, is_model, is_pydantic
 from atto.agents.signature import REQUIRED, Parameter, Signature
+from atto.aio.user_code import words
 from atto.protocol.errors import InvalidTool, ToolArgumentsInvalid
 
 _JSON: TypeAlias = "dict[str, _JSON] | list[_JSON] | str | float | bool | None"
@@ -25,9 +26,12 @@ _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "
 
 
 class Parameters(Protocol):
-    """What a tool takes. `schema`: JSON Schema of type object, for the model."""
+    """What a tool takes. `schema`: JSON Schema of type object, for the model. `is_quick`: whether arguments
+    are bound in so little time that the event loop can wait for it.
+    """
 
     schema: dict[str, Any]
+    is_quick: bool
 
     def bind(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The keyword arguments for the function, sharing nothing with `arguments`.
@@ -43,6 +47,8 @@ class SignatureParameters:
     An argument that the model leaves out takes the function's own default. Numbers are not made from
     strings, nor booleans from numbers; a whole number such as `5.0` is an integer, as JSON Schema has it.
     """
+
+    is_quick = True
 
     def __init__(self, signature: Signature, docs: Docs) -> None:
         self._definitions: dict[str, Any] = {}
@@ -66,7 +72,7 @@ class SignatureParameters:
             struct = self._convert(copy.deepcopy(arguments))
             return {name: self._value(name, getattr(struct, name)) for name in arguments}
         except Exception as error:
-            raise ToolArgumentsInvalid(f"the arguments are not valid: {error}") from error
+            raise ToolArgumentsInvalid(f"the arguments are not valid: {words(error)}") from error
 
     def _convert(self, arguments: dict[str, Any]) -> msgspec.Struct:
         try:

@@ -6,6 +6,7 @@ import inspect
 import math
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from atto.agents.context import ToolContext
@@ -119,7 +120,10 @@ class Tool(Generic[P, R]):
         self, call: UserCode, arguments: dict[str, Any], context: ToolContext
     ) -> str | tuple[InputPart, ...]:
         with call:
-            keywords = self._keywords(arguments, context)
+            if self._parameters.is_quick:
+                keywords = self._keywords(arguments, context)
+            else:
+                keywords = await threads.run(partial(self._keywords, arguments, context), self._label)
             result: Any = self._function(**keywords)  # pyright: ignore[reportCallIssue]
             return to_result(await result)
 

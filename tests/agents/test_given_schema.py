@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from atto.agents import Tool, ToolContext, tool
-from atto.protocol.errors import InvalidTool, MissingExtra, ToolArgumentsInvalid, ToolFailed
+from atto.protocol.errors import InvalidTool, MissingExtra, ToolArgumentsInvalid
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -159,15 +159,16 @@ def test_a_reference_out_of_the_schema_is_refused_and_never_fetched(server, hidd
     assert server.requests == []
 
 
-def test_a_reference_that_only_shows_at_the_call_is_not_fetched_either(server):
+@pytest.mark.parametrize("inner", [{}, {"properties": {"x": {}}}])
+def test_a_reference_in_a_place_that_is_no_schema_by_itself_is_found_too(server, inner):
+    away = {"$ref": server.url}
     schema = {
         "type": "object",
         "properties": {"word": {"$ref": "#/shared/word"}},
-        "shared": {"word": {"$ref": server.url}},
+        "shared": {"word": {"properties": {"x": away}} if inner else away},
     }
-    made = tool(schema=schema)(look_up)
-    with pytest.raises(ToolFailed, match=r"the tool's schema cannot be applied: .+word.json"):
-        bind(made, {"word": "tea"})
+    with pytest.raises(InvalidTool, match=r"refers to .+word.json"):
+        tool(schema=schema)(look_up)
     assert server.requests == []
 
 
