@@ -1,5 +1,7 @@
 """What a tool may know about the call that it serves."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -28,7 +30,10 @@ class ToolContext:
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every execution of this call, and of no other: some providers number the calls of each
-        step anew. A tool's effects happen at least once: hand this key to whatever recognises a repetition.
+        """The same for every execution of this call, and of no other in any session: 32 characters of
+        hexadecimal, a hash of session, run, the calls that led here, step and call id (some providers number
+        the calls of each step anew). A tool's effects happen at least once: hand this key to whatever
+        recognises a repetition.
         """
-        return f"{self.run_id}:{self.within}{self.step}:{self.call_id}"
+        call = json.dumps([self.session, self.run_id, self.within, self.step, self.call_id])
+        return hashlib.sha256(call.encode()).hexdigest()[:32]

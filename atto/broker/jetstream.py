@@ -14,8 +14,9 @@ from nats.aio.msg import Msg
 
 from atto.broker.nats_internals import status
 from atto.broker.refusals import NO_MESSAGE, ApiError, refused
+from atto.broker.refusals import refused as error_of
 from atto.broker.requests import TIMEOUT, Requests
-from atto.protocol.errors import BrokerUnavailable
+from atto.protocol.errors import BrokerRefused, BrokerUnavailable, NoResponders
 
 LAG_PAUSE = 0.02
 """Seconds before a replica that is behind is asked again."""
@@ -88,17 +89,31 @@ class JetStream(Requests):
             raise refused(f"publish to {subject}", reply.error)
         return PubAck(reply.seq, reply.duplicate)
 
-    async def publish_soon(self, subject: str, data: bytes, stored: Callable[[], None]) -> None:
-        """Publishes without waiting; `stored` is called once the stream has it, if ever.
+    async def publish_soon(
+        self,
+        subject: str,
+        data: bytes,
+        stored: Callable[[], None],
+        *,
+        headers: Mapping[str, str] | None = None,
+        refused: Callable[[BrokerRefused | BrokerUnavailable], None] | None = None,
+    ) -> None:
+        """Publishes without waiting; `stored` is called once the stream has it, if ever, and `refused` if it
+        says that it does not take it.
 
         Raises `BrokerRefused` for what is too large, `BrokerUnavailable` if it cannot even be sent.
         """
 
         def on_reply(reply: Msg) -> None:
-            if reply.data and _pub_replies.decode(reply.data).error is None:
+            if not reply.data:
+                if refused is not None:
+                    refused(NoResponders(f"nobody listens on {subject}"))
+            elif (error := _pub_replies.decode(reply.data).error) is None:
                 stored()
+            elif refused is not None:
+                refused(error_of(f"publish to {subject}", error))
 
-        await self.post(subject, data, on_reply)
+        await self.post(subject, data, on_reply, headers=headers)
 
     async def api(self, name: str, request: Any = None, *, timeout: float = TIMEOUT) -> bytes:  # noqa: ASYNC109
         """A request to the JetStream API, as `STREAM.INFO.<stream>`. Raises `BrokerRefused` on an error."""

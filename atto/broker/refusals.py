@@ -6,6 +6,8 @@ from atto.protocol.errors import BrokerRefused, BrokerUnavailable
 
 # JetStream's error codes (server/errors.json of nats-server).
 WRONG_LAST_SEQUENCE = 10071
+WRONG_LAST_SEQUENCE_CONSTANT = 10164
+"""Of replicas: an append that expects something of the same subject is under way."""
 SUBJECT_FULL = STREAM_FULL = 10077
 FILTER_NOT_UNIQUE = 10100
 STREAM_NOT_FOUND = 10059

@@ -96,7 +96,14 @@ class Requests:
             if waiting.sent_over is not None and waiting.sent_over < current:
                 waiting.handler(None)
 
-    async def post(self, subject: str, data: bytes, on_reply: Callable[[Msg], None]) -> None:
+    async def post(
+        self,
+        subject: str,
+        data: bytes,
+        on_reply: Callable[[Msg], None],
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         """A request that nobody waits for; `on_reply` is handed its reply, if ever there is one.
 
         Raises `BrokerRefused` for what is too large, `BrokerUnavailable` if it cannot even be sent.
@@ -105,7 +112,7 @@ class Requests:
         self._posted[token] = on_reply
         if len(self._posted) > POSTED_LIMIT:
             del self._posted[next(iter(self._posted))]  # its reply was lost long ago
-        await self._send(subject, data, f"{self._inbox}.{token}", None)
+        await self._send(subject, data, f"{self._inbox}.{token}", headers)
 
     async def request(
         self,

@@ -2,6 +2,7 @@
 
 <ns>.turn.<session>              turns in; stored as <ns>.turn.<partition>.<session>
 <ns>.event.<session>.<run>       events out
+<ns>.fence.<session>.<run>       among workers: a later attempt at the run has begun
 <ns>.cancel.<session>.<run>      cancellations in
 <ns>.dead.<session>              turns that could not be run
 <ns>.snapshot.<session>          request: the committed snapshot
@@ -43,6 +44,7 @@ class Subjects:
         self.members_bucket = f"{namespace}-members"
         self.turns = f"{namespace}.turn.*"
         self.events = f"{namespace}.event.*.*"
+        self.fences = f"{namespace}.fence.*.*"
         self.cancels = f"{namespace}.cancel.*.*"
         self.dead_letters = f"{namespace}.dead.*"
         self.snapshots = f"{namespace}.snapshot.*"
@@ -77,6 +79,14 @@ class Subjects:
     def event_of(self, session_token: str, run_token: str) -> str:
         """The same, of ids that are encoded already."""
         return f"{self._event}{session_token}.{run_token}"
+
+    def fence_of(self, session_token: str, run_token: str) -> str:
+        """Where each later attempt at a run says that it has begun, before it reads what others said."""
+        return f"{self.namespace}.fence.{session_token}.{run_token}"
+
+    def journal_of(self, session_token: str, run_token: str) -> str:
+        """The filter of all that EVENTS holds of a run: its events and its fence."""
+        return f"{self.namespace}.*.{session_token}.{run_token}"
 
     def cancel(self, session: str, run: str) -> str:
         """Where a run's cancellation is published."""

@@ -1,6 +1,6 @@
 """One run's event batches, in whatever order and however often they come, as the one sequence they are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from atto.protocol.events import AnyEvent, EventBatch
 
@@ -27,6 +27,11 @@ class Merger:
     def has_gap(self) -> bool:
         """Whether an event is missing although a later one is here."""
         return bool(self._early)
+
+    @property
+    def waiting(self) -> Iterable[AnyEvent]:
+        """The events that are here although one before them is missing."""
+        return (event for _, event in self._early.values())
 
     def add(self, batch: EventBatch) -> Sequence[AnyEvent]:
         """The events that `batch` makes due."""

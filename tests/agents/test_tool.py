@@ -180,14 +180,42 @@ async def test_the_context_tells_the_call_and_holds_the_state():
     @tool
     async def look(word: str, about: ToolContext) -> str:
         about.state["seen"] = [*about.state.get("seen", []), word]
-        ids = f"{about.session} {about.run_id} {about.call_id} {about.idempotency_key}"
+        ids = f"{about.session} {about.run_id} {about.call_id}"
         return f"{ids} {about.metadata['tenant']}"
 
     given = context(seen=["a"])
-    assert await look.call({"word": "b"}, given) == "ann r1 c1 r1:1:c1 x"
+    assert await look.call({"word": "b"}, given) == "ann r1 c1 x"
     assert given.state.changes().set == {"seen": ["a", "b"]}
     with pytest.raises(AttributeError):
         given.session = "bob"  # type: ignore[misc]
+
+
+def test_a_call_has_the_same_key_each_time_and_no_other_call_has_it():
+    about: dict[str, Any] = {
+        "session": "s",
+        "run_id": "r",
+        "step": 1,
+        "call_id": "c",
+        "within": "",
+        "metadata": {},
+        "state": State({}),
+    }
+    others = [
+        {"session": "s2"},
+        {"run_id": "r2"},
+        {"step": 2},
+        {"call_id": "c2"},
+        {"within": "1:c:"},
+        {"session": "s:r", "run_id": ""},  # however they are put together
+        {"session": "", "run_id": "sr"},
+    ]
+    keys = {ToolContext(**{**about, **other}).idempotency_key for other in others}
+    assert len(keys) == len(others)
+    again = {"metadata": {"attempt": "2"}, "headers": {"traceparent": "x"}, "state": State({"a": 1})}
+    key = ToolContext(**about).idempotency_key
+    assert key == ToolContext(**{**about, **again}).idempotency_key
+    assert key not in keys
+    assert re.fullmatch("[0-9a-f]{32}", key)
 
 
 async def test_a_tool_error_reaches_the_model_in_its_own_words():

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from nats.aio.client import Client as Connection
 
 from atto.broker.jetstream import JetStream
@@ -10,7 +11,9 @@ from atto.protocol.events import TextDelta
 from atto.protocol.subjects import Subjects
 from atto_workers import Topology
 from atto_workers.run.journal import fold
-from atto_workers.run.log import Outbox, RunLog
+from atto_workers.run.log import RunLog
+from atto_workers.run.outbox import Outbox
+from atto_workers.run.standing import GaveUp
 
 
 async def stored(jetstream: JetStream, namespace: str):
@@ -90,6 +93,7 @@ async def test_a_silenced_log_says_nothing(jetstream: JetStream, namespace: str)
     silenced = True
     log.append(delta(log, "not said"))
     await log.send()
-    await log.confirm()
+    with pytest.raises(GaveUp):
+        await log.confirm()
     [batch] = await stored(jetstream, namespace)
     assert [event.text for event in batch.events] == ["said"]

@@ -9,7 +9,8 @@ import pytest
 
 from atto.protocol.events import TextDelta
 from atto_workers.run import log as logs
-from atto_workers.run.log import Outbox, RunLog
+from atto_workers.run.log import RunLog
+from atto_workers.run.outbox import Outbox
 
 
 class Stream:
@@ -27,7 +28,7 @@ class Stream:
     def connection(self):
         return self
 
-    async def publish(self, _subject, batch, timeout=None):
+    async def publish(self, _subject, batch, headers=None, timeout=None):
         if timeout is not None:
             await self.answers.wait()
             self.acknowledged.append(batch)

@@ -18,7 +18,7 @@ from atto_workers.topology import Declared, stream_info
 
 async def test_it_may_be_declared_again_and_by_many_at_once(jetstream: JetStream, namespace: str):
     declared = await asyncio.gather(*(Topology(namespace).declare(jetstream) for _ in range(8)))
-    assert declared == [Declared(partitions=64, backlog=32, replicas=1)] * 8
+    assert declared == [Declared(partitions=64, backlog=32, replicas=1, events_max_age=24 * 3600.0)] * 8
 
 
 async def test_another_partition_count_is_refused_with_what_to_do(jetstream: JetStream, namespace: str):

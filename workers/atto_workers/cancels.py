@@ -19,8 +19,8 @@ from atto.protocol.subjects import Subjects
 from atto.protocol.turns import cut_reason
 from atto_workers.delivery import Delivery
 from atto_workers.membership import Membership
-from atto_workers.run.commit import GaveUp
 from atto_workers.run.scope import RunScope, StopReason
+from atto_workers.run.standing import GaveUp
 
 KEPT = 100_000
 """Cancellations that the stream keeps at most."""

@@ -43,14 +43,14 @@ class Claim:
     """One ownership of one partition, from the creation of its consumer to the end of it.
 
     `horizon`: turns up to this stream sequence may have been delivered to an earlier owner.
-    `doubtful_until_ms`: turns that came before this time may repeat one that the broker has forgotten.
+    `restored`: how often the consumer that delivers was made again, under its name.
     """
 
     def __init__(self, partition: PartitionKey, tenure: Tenure, horizon: int) -> None:
         self.partition: PartitionKey = partition
         self.tenure = tenure
         self.horizon = horizon
-        self.doubtful_until_ms = 0
+        self.restored = 0
         self.state = ClaimState.OPEN
         self.held: dict[int, Delivery] = {}
         self.mailboxes: dict[str, Mailbox] = {}
@@ -117,11 +117,7 @@ class Delivery:
         self.claim = claim
         self.sequence = place.sequence
         self.timestamp_ms = place.timestamp_ms
-        self.fresh = (
-            place.deliveries == 1
-            and place.sequence > claim.horizon
-            and place.timestamp_ms >= claim.doubtful_until_ms
-        )
+        self.fresh = place.deliveries == 1 and place.sequence > claim.horizon
         self.subject = message.subject
         self.data = message.data
         self.reply = message.reply

@@ -7,7 +7,6 @@ for all partitions; a message says in its reply subject which consumer it is of,
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -22,7 +21,6 @@ from atto.broker.nats_internals import status
 from atto.protocol.subjects import Subjects
 from atto_workers.delivery import UNKNOWN_HORIZON, Claim, Delivery, place_of
 from atto_workers.ownership import ACK_WAIT
-from atto_workers.topology import DUPLICATE_WINDOW
 
 EXPIRES = 30.0
 """Seconds for which one pull stands."""
@@ -114,10 +112,9 @@ class Intake:
             self._wake.set()
 
     def reconnected(self) -> None:
-        """The broker has forgotten all pulls, and if it was restarted, the ids of turns that have ended."""
+        """The broker has forgotten all pulls."""
         for pulling in self._pulls.values():
             pulling.asked = 0
-            pulling.claim.doubtful_until_ms = int((time.time() + DUPLICATE_WINDOW) * 1000)
         self._hungry.update(self._pulls)
         self._wake.set()
 

@@ -261,6 +261,7 @@ class Steward:
         finally:
             if claim.is_open:
                 claim.horizon = UNKNOWN_HORIZON
+                claim.restored += 1
                 await self._intake.open(claim)
 
     async def _find_horizons(self) -> None:

@@ -41,11 +41,12 @@ _MORE_CONSUMERS = 100  # such as people make to look at the stream
 
 
 class Declared(NamedTuple):
-    """What the broker says is in force."""
+    """What the broker says is in force. `events_max_age`: seconds, None for ever."""
 
     partitions: int
     backlog: int
     replicas: int
+    events_max_age: float | None = None
 
 
 class _State(msgspec.Struct):
@@ -147,15 +148,16 @@ class Topology:
         await _check_server(jetstream)
         config = await self._ensure(jetstream, self._turns_config(), self._turns, renew=renew)
         partitions = self._check_partitions(config)
+        events = await self._ensure(jetstream, self._events_config(), self._events, renew=renew)
         for wanted, given in (
-            (self._events_config(), self._events),
             (self._cancels_config(), self._cancels),
             (self._dead_config(), self._dead),
             (self._members_config(), {}),
         ):
             await self._ensure(jetstream, wanted, given, renew=renew)
         await self._replicate_sessions(jetstream)
-        return Declared(partitions, config["max_msgs_per_subject"], config["num_replicas"])
+        max_age = events.get("max_age", 0) / _SECOND or None
+        return Declared(partitions, config["max_msgs_per_subject"], config["num_replicas"], max_age)
 
     async def _ensure(
         self, jetstream: JetStream, wanted: dict[str, Any], given: dict[str, Any], *, renew: bool
@@ -180,6 +182,9 @@ class Topology:
             self._check_partitions(config)
         if renew and info is not None:
             changes = {**_renewed(info, wanted), **changes}
+        subjects = config.get("subjects", [])
+        if missing := [subject for subject in wanted["subjects"] if subject not in subjects]:
+            changes["subjects"] = [*subjects, *missing]
         if not changes:
             return config
         return _infos.decode(await jetstream.api(f"STREAM.UPDATE.{name}", {**config, **changes})).config
@@ -226,13 +231,14 @@ class Topology:
         )
 
     def _events_config(self) -> dict[str, Any]:
-        return self._log(
+        config = self._log(
             self.subjects.events_stream,
             self.subjects.events,
             max_msgs_per_subject=-1,
             max_msgs=-1,
             max_age=self._events["max_age"] or EVENTS_MAX_AGE * _SECOND,
         )
+        return {**config, "subjects": [self.subjects.events, self.subjects.fences]}
 
     def _cancels_config(self) -> dict[str, Any]:
         """One a run. What was acknowledged is kept for its time: a full stream refuses."""
@@ -314,6 +320,20 @@ def _renewed(info: StreamInfo, wanted: dict[str, Any]) -> dict[str, Any]:
     if info.state.bytes > changes.get("max_bytes", info.state.bytes):
         del changes["max_bytes"]
     return {**changes, "discard": wanted["discard"], "metadata": {**metadata, **wanted["metadata"]}}
+
+
+async def check_events(jetstream: JetStream, subjects: Subjects) -> None:
+    """Whether the stream of events takes what runs say, as far as it can be seen without saying anything.
+
+    Raises `BrokerRefused`, `BrokerUnavailable`; `NoResponders` where its subjects are another's or nobody's.
+    """
+    info = await stream_info(jetstream, subjects.events_stream)
+    if info is None:
+        raise NoResponders(f"{subjects.events_stream} is not there")
+    taken = info.config.get("subjects", [])
+    missing = [subject for subject in (subjects.events, subjects.fences) if subject not in taken]
+    if missing:
+        raise NoResponders(f"{subjects.events_stream} does not take {', '.join(missing)}")
 
 
 def _max_consumers(partitions: int) -> int:

@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -31,11 +32,13 @@ from atto_workers.mailbox import Mailboxes
 from atto_workers.ownership import Ownership
 from atto_workers.passivation import IDLE_LIMIT, MEMORY_LIMIT, IdleSessions
 from atto_workers.presence import About, Presence, Renewals
-from atto_workers.run.log import Outbox
+from atto_workers.run.acknowledging import Acknowledgements
+from atto_workers.run.health import StreamHealth
+from atto_workers.run.outbox import Outbox
 from atto_workers.run.runner import TurnRunner
 from atto_workers.snapshots import Snapshots
 from atto_workers.steward import Steward
-from atto_workers.topology import Declared, Topology
+from atto_workers.topology import Declared, Topology, check_events
 from atto_workers.watchdog import LIMIT, Watchdog
 
 _log = logging.getLogger("atto.worker")
@@ -112,6 +115,7 @@ class Worker:
         self._reconnected = asyncio.Event()
         self._closed = asyncio.Event()
         self._closed_because: str | None = None
+        self._events_health = StreamHealth(self._subjects.events_stream)
 
     def __repr__(self) -> str:
         return f"Worker(id={self.id!r}, agent={self.agent.name!r}, namespace={self._subjects.namespace!r})"
@@ -141,6 +145,8 @@ class Worker:
                 await store.load(_PROBED)
         except Exception as error:  # noqa: BLE001 - a user's own store may raise anything
             return f"the store does not answer: {type(error).__name__}"
+        if (waiting := self._events_health.unready()) is not None:
+            return waiting
         return None if self._steward is None else self._steward.unready()
 
     def broken(self) -> str | None:
@@ -285,8 +291,16 @@ class Worker:
         def serve(work: Coroutine[Any, Any, None], name: str) -> None:
             stack.push_async_callback(stopped, tasks.create_task(work, name=name))
 
-        outbox = Outbox(jetstream, is_replicated=declared.replicas > 1)
+        is_replicated = declared.replicas > 1
+        health = self._events_health
+        serve(health.watch(partial(check_events, jetstream, self._subjects)), "events watch")
+        outbox = Outbox(
+            jetstream, is_replicated=is_replicated, max_age=declared.events_max_age, health=health
+        )
         serve(outbox.serve(), "outbox")
+        serve(outbox.keep(), "journal keeper")
+        acknowledgements = Acknowledgements(jetstream, is_replicated=is_replicated)
+        serve(acknowledgements.serve(), "acknowledgements")
         cancels = Cancels(jetstream, self._subjects, on_early=self._expedite, held=self._held)
         runner = TurnRunner(
             self.agent,
@@ -294,6 +308,7 @@ class Worker:
             jetstream=jetstream,
             subjects=self._subjects,
             outbox=outbox,
+            acknowledgements=acknowledgements,
             cancels=cancels,
             gateway=self._gateway,
             verify=self._verify,
@@ -346,7 +361,7 @@ class Worker:
         serve(presence.serve(), "presence")
         await self._steward.reconcile()
         serve(self._steward.serve(), "steward")
-        serve(self._watch(jetstream, outbox, cancels), "connection watch")
+        serve(self._watch(jetstream, outbox, acknowledgements, cancels), "connection watch")
 
     def _stand_in(self, renewals: Renewals) -> Callable[[], Coroutine[Any, Any, None]] | None:
         """Renews the presence from another thread; over a connection of its own, so not over the user's."""
@@ -403,7 +418,9 @@ class Worker:
         if self._steward is not None:
             await self._steward.verify(claim)
 
-    async def _watch(self, jetstream: JetStream, outbox: Outbox, cancels: Cancels) -> None:
+    async def _watch(
+        self, jetstream: JetStream, outbox: Outbox, acknowledgements: Acknowledgements, cancels: Cancels
+    ) -> None:
         """After a reconnect: pulls are gone, cancellations may have been missed, ids forgotten."""
         connection = jetstream.connection
         reconnects = connection.stats["reconnects"]
@@ -418,6 +435,8 @@ class Worker:
             if connection.stats["reconnects"] != reconnects and self._intake is not None:
                 reconnects, is_behind = connection.stats["reconnects"], True
                 jetstream.reconnected()
+                # Before anything may make a consumer again that a restarted broker has lost.
+                await acknowledgements.repeat()
                 outbox.reconnected()
                 self._intake.reconnected()
                 self._look()

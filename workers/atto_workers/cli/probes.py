@@ -48,6 +48,7 @@ def _stored(subjects: Subjects, role: Role) -> list[str]:
         return [subjects.turn(_NAME), subjects.cancel(_NAME, _NAME)]
     return [
         subjects.event(_NAME, _NAME),
+        subjects.fence_of(_NAME, _NAME),
         subjects.dead(_NAME),
         f"$KV.{subjects.members_bucket}.{_NAME}",
     ]

@@ -1,46 +1,100 @@
 """The attempts at a turn: what earlier ones said, and the log of the next."""
 
-import asyncio
 import re
+from collections.abc import Awaitable, Callable
+
+from msgspec import structs
 
 from atto.broker.jetstream import JetStream
-from atto.protocol.errors import BrokerUnavailable
+from atto.broker.refusals import WRONG_LAST_SEQUENCE, WRONG_LAST_SEQUENCE_CONSTANT
+from atto.protocol.errors import BrokerRefused, BrokerUnavailable
 from atto.protocol.subjects import Subjects
-from atto_workers.delivery import Delivery
-from atto_workers.run.commit import GaveUp
+from atto_workers.backoff import Backoff
+from atto_workers.delivery import Claim, Delivery
+from atto_workers.run.evidence import read_state
 from atto_workers.run.journal import Progress, read_progress
-from atto_workers.run.log import RETRY_PAUSE, Outbox, RunLog
-from atto_workers.topology import DUPLICATE_WINDOW
+from atto_workers.run.log import Fence, RunLog
+from atto_workers.run.opening import EXPECTED, Opening
+from atto_workers.run.outbox import Outbox
+from atto_workers.run.standing import GaveUp
 
 # As RFC 9562 writes them: the milliseconds of the time, the version, the rest.
 _UUID7 = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+_RECENT_MS = 120_000
 
 
 class Attempts:
-    """Of all turns of a worker. What they say leaves by `outbox`."""
+    """Of all turns of a worker. What they say leaves by `outbox`.
 
-    def __init__(self, jetstream: JetStream, subjects: Subjects, outbox: Outbox) -> None:
+    `assure`: as of a log; `verify` asks the broker whether a claim still stands, and gives it up if not.
+    """
+
+    def __init__(
+        self,
+        jetstream: JetStream,
+        subjects: Subjects,
+        outbox: Outbox,
+        *,
+        assure: Callable[[Claim], Awaitable[bool]],
+        verify: Callable[[Claim], Awaitable[object]],
+    ) -> None:
         self._jetstream = jetstream
         self._subjects = subjects
         self._outbox = outbox
+        self._assure = assure
+        self._verify = verify
 
-    async def progress(self, delivery: Delivery, *, until: int | None = None) -> Progress:
-        """How far those before attempt `until` came. Nobody is asked where there can be none.
+    async def begin(self, delivery: Delivery) -> Progress:
+        """How far earlier attempts came; from here on none of them can say anything that stands.
 
-        Waits for a broker that is away. Raises `GaveUp` once the claim is no longer open.
+        Nobody is asked where there can be none: the opening of a first attempt is refused if there was one
+        all the same. Waits for a broker that is away. Raises `GaveUp` once the claim is no longer open.
         """
-        if delivery.fresh and _is_new(delivery.run_id or "", delivery.timestamp_ms):
+        if delivery.fresh:
             return Progress()
-        subject = self._subjects.event_of(delivery.token, delivery.run_token)
+        backoff = Backoff(until=lambda: not delivery.claim.is_open)
         while True:
             try:
-                return await read_progress(
-                    self._jetstream, self._subjects.events_stream, subject, until=until
-                )
-            except BrokerUnavailable:
-                if not delivery.claim.is_open:
+                # A paused worker that wakes up must not fence off its successor.
+                await self._verify(delivery.claim)
+                if delivery.claim.is_lost:
+                    raise GaveUp
+                return await self._begin(delivery)
+            except (BrokerUnavailable, BrokerRefused) as error:
+                self._outbox.health.failed(error)
+                if not await backoff.pause():
                     raise GaveUp from None
-                await asyncio.sleep(RETRY_PAUSE)
+
+    async def _begin(self, delivery: Delivery) -> Progress:
+        subject = self._subjects.event_of(delivery.token, delivery.run_token)
+        stream = self._subjects.events_stream
+        fence = await self._put_fence(self._subjects.fence_of(delivery.token, delivery.run_token))
+        progress = await read_progress(self._jetstream, stream, subject)
+        self._outbox.health.took()
+        lost = progress.lost
+        if not progress.messages:
+            state = await read_state(self._jetstream, stream)
+            lost = state.may_have_lost(delivery.timestamp_ms)
+        return structs.replace(progress, fence=fence, lost=lost)
+
+    async def _put_fence(self, subject: str) -> int:
+        """Writes it anew, whatever it was; the sequence at which it stands now.
+
+        Nearly always it is the first one. Another owner's is found by its refusal.
+        """
+        expected = 0
+        while True:
+            try:
+                taken = await self._jetstream.publish(subject, b"", headers={EXPECTED: str(expected)})
+            except BrokerRefused as error:
+                if error.err_code == WRONG_LAST_SEQUENCE_CONSTANT:
+                    raise BrokerUnavailable(str(error)) from error
+                if error.err_code != WRONG_LAST_SEQUENCE:
+                    raise
+                newest = await self._jetstream.last(self._subjects.events_stream, subject)
+                expected = 0 if newest is None else newest.sequence
+            else:
+                return taken.sequence
 
     def log_of_next(self, delivery: Delivery, progress: Progress) -> RunLog:
         """The next attempt's.
@@ -49,21 +103,31 @@ class Attempts:
         paused may yet begin its own, or say more, and neither may count as newer than its successor's. The
         first delivery has the lowest number; nobody can have been before it.
         """
+        claim = delivery.claim
         is_first = delivery.fresh and progress.attempt == 0
+        subject = self._subjects.event_of(delivery.token, delivery.run_token)
         return RunLog(
             self._outbox,
-            self._subjects.event_of(delivery.token, delivery.run_token),
-            attempt=1 if is_first else max(delivery.claim.tenure.epoch, progress.attempt + 1),
+            subject,
+            attempt=1 if is_first else max(claim.tenure.epoch, progress.attempt + 1),
             since=progress.next,
-            is_silenced=lambda: delivery.claim.is_lost,
+            is_silenced=lambda: claim.is_lost,
+            fence=Fence(self._subjects.fence_of(delivery.token, delivery.run_token), progress.fence),
+            opening=Opening(
+                self._jetstream,
+                self._subjects.events_stream,
+                subject,
+                after=progress.read_to,
+                health=self._outbox.health,
+            ),
+            inherited=progress.messages,
+            assure=lambda: self._assure(claim),
         )
 
 
-def _is_new(run_id: str, timestamp_ms: int) -> bool:
-    """Whether the id was made at about the time of the turn: then the broker's de-duplication covers it, and
-    no earlier turn can have had it.
+def looks_new(run_id: str, timestamp_ms: int) -> bool:
+    """Whether the id was made at about the time of the turn, as nearly all are: then it is worth beginning
+    before the broker has said that nobody spoke in the run yet. No more than that: clocks may be wrong.
     """
     match = _UUID7.fullmatch(run_id)
-    if match is None:
-        return False
-    return abs(timestamp_ms - int(match[1] + match[2], 16)) < DUPLICATE_WINDOW * 1000
+    return match is not None and abs(timestamp_ms - int(match[1] + match[2], 16)) < _RECENT_MS

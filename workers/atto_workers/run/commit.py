@@ -1,23 +1,19 @@
 """Loading and committing a session, with the store's bad moments waited out."""
 
-import asyncio
-import random
 from collections.abc import Awaitable, Callable
 
 from atto.protocol.errors import ConcurrentWrite, StoreError, StoreUnavailable
 from atto.protocol.sessions import Commit, Snapshot
 from atto.stores import SessionStore
+from atto_workers.backoff import Backoff
 from atto_workers.delivery import Claim
+from atto_workers.run.standing import GaveUp
 from atto_workers.turn_context import user_code
 
 STORE_TRIES = 6
 """How often a store may fail a turn before the turn fails: with the pauses, about ten seconds."""
-_PAUSE = 0.2
+_PAUSE = 0.4
 _PAUSE_CAP = 5.0
-
-
-class GaveUp(Exception):
-    """The claim is no longer open; whoever owns the partition next goes on."""
 
 
 async def load(store: SessionStore, session: str, claim: Claim, *, tries: int | None) -> Snapshot:
@@ -25,7 +21,7 @@ async def load(store: SessionStore, session: str, claim: Claim, *, tries: int | 
 
     `tries`: None waits for the store as long as the claim is open. Raises `StoreUnavailable`, `GaveUp`.
     """
-    failures = 0
+    failures, backoff = 0, _backoff(claim)
     while True:
         try:
             with user_code("store", type(store).__name__):
@@ -34,7 +30,7 @@ async def load(store: SessionStore, session: str, claim: Claim, *, tries: int | 
             failures += 1
             if failures == tries:
                 raise
-            await _pause(failures, claim)
+            await _pause(backoff)
 
 
 async def save(
@@ -51,7 +47,7 @@ async def save(
     Raises `ConcurrentWrite` if another writer was first, `StoreUnavailable` if the commit is certainly not
     there after `STORE_TRIES` tries, `GaveUp`; and what `make_sure` raises where the claim does not stand.
     """
-    failures = 0
+    failures, backoff = 0, _backoff(claim)
     while True:
         try:
             with user_code("store", type(store).__name__):
@@ -74,7 +70,7 @@ async def save(
             # A successor may have fenced off what was found: a token is only good with a claim that stood
             # after it was read.
             await make_sure()
-            await _pause(failures, claim)
+            await _pause(backoff)
         except Exception as error:
             if isinstance(error, StoreError):
                 raise
@@ -96,7 +92,7 @@ async def fence(store: SessionStore, session: str, run_id: str, claim: Claim) ->
 
     Raises `ConcurrentWrite` if one has, or may have, `GaveUp`.
     """
-    failures = 0
+    backoff = _backoff(claim)
     while True:
         base = await load(store, session, claim, tries=None)
         if base.record(run_id) is not None:
@@ -105,12 +101,13 @@ async def fence(store: SessionStore, session: str, run_id: str, claim: Claim) ->
             with user_code("store", type(store).__name__):
                 return await store.fence(base)
         except StoreUnavailable:
-            failures += 1
-            await _pause(failures, claim)
+            await _pause(backoff)
 
 
-async def _pause(failures: int, claim: Claim) -> None:
-    if not claim.is_open:
+def _backoff(claim: Claim) -> Backoff:
+    return Backoff(base=_PAUSE, cap=_PAUSE_CAP, until=lambda: not claim.is_open)
+
+
+async def _pause(backoff: Backoff) -> None:
+    if not await backoff.pause():
         raise GaveUp
-    ceiling = min(_PAUSE_CAP, _PAUSE * 2**failures)
-    await asyncio.sleep(random.uniform(ceiling / 2, ceiling))  # noqa: S311 - jitter

@@ -22,12 +22,18 @@ class EventLog(Protocol):
         """How many bytes one event may have."""
         ...
 
-    def append(self, event: AnyEvent, encoded: bytes | None = None) -> None:
-        """Adds the event numbered `self.next`; `encoded`: its JSON, where it is known already."""
+    def append(self, event: AnyEvent, encoded: bytes | None = None, *, guarded: bool = False) -> None:
+        """Adds the event numbered `self.next`; `encoded`: its JSON, where it is known already.
+
+        `guarded`: it is not published before `confirm`, and not at all where that is refused.
+        """
         ...
 
     async def confirm(self) -> None:
-        """Returns once the stream has all that was appended."""
+        """Returns once the stream has all that was appended, as the words of the run's owner.
+
+        Raises `Superseded`, `GaveUp` where this worker does not speak for the run.
+        """
         ...
 
 
@@ -56,7 +62,13 @@ class DelegateLog:
         """How many bytes one event may have."""
         return self._log.event_limit - _ENVELOPE - len(self._call_id)
 
-    def append(self, event: AnyEvent, encoded: bytes | None = None) -> None:  # noqa: ARG002 - as of EventLog
+    def append(
+        self,
+        event: AnyEvent,
+        encoded: bytes | None = None,  # noqa: ARG002 - as of EventLog
+        *,
+        guarded: bool = False,
+    ) -> None:
         """Adds the event numbered `self.next`."""
         said = _innermost(event)
         if isinstance(said, ModelCompleted):
@@ -68,7 +80,8 @@ class DelegateLog:
                 call_id=self._call_id,
                 agent=self._agent,
                 event=cast("InnerEvent", event),
-            )
+            ),
+            guarded=guarded,
         )
 
     async def confirm(self) -> None:

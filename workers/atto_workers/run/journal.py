@@ -1,6 +1,7 @@
 """What a run's events say of how far it came: where a new attempt goes on."""
 
 import contextlib
+import itertools
 from typing import NamedTuple
 
 from msgspec import Struct, field
@@ -13,6 +14,7 @@ from atto.protocol.events import (
     AnyEvent,
     EventBatch,
     ModelCompleted,
+    RunCompleted,
     RunInterrupted,
     StepRestarted,
     TerminalEvent,
@@ -44,6 +46,9 @@ class Progress(Struct):
     `interrupted`: those of them that their worker let go of, and so are not the turn's fault. `next`: the
     first number that no event stands under. A new attempt speaks from there: what lies beyond a hole is
     void, for no listener would ever get past the hole.
+    `messages`: all that was read; `read_to`: the stream's sequence of the last of them. `fence`: that of the
+    fence which this worker wrote before it read; 0 if it read nothing. `lost`: why the journal may have held
+    more than that, in words; None if it cannot.
     """
 
     attempt: int = 0
@@ -52,6 +57,10 @@ class Progress(Struct):
     next: int = 1
     steps: list[StepDone] = field(default_factory=list[StepDone])
     terminal: TerminalEvent | None = None
+    messages: list[bytes] = field(default_factory=list[bytes])
+    read_to: int = 0
+    fence: int = 0
+    lost: str | None = None
 
     @property
     def usage(self) -> Usage:
@@ -67,23 +76,29 @@ class Progress(Struct):
         return len(self.steps) + 1
 
 
-async def read_progress(
-    jetstream: JetStream, stream: str, subject: str, *, until: int | None = None
-) -> Progress:
-    """Reads the run's events; those before the first of attempt `until` only. Raises `BrokerUnavailable`."""
+async def read_progress(jetstream: JetStream, stream: str, subject: str) -> Progress:
+    """Reads the run's events. Raises `BrokerUnavailable`, `BrokerRefused`."""
     batches: list[EventBatch] = []
+    messages: dict[bytes, None] = {}  # those that were published again once only
+    read_to = 0
     async with contextlib.aclosing(jetstream.read_to_end(stream, subject)) as reading:
         async for stored in reading:
+            read_to = stored.sequence
             with contextlib.suppress(InvalidTurn):
-                batch = codec.decode_batch(stored.data)
-                if batch.attempt == until:
-                    break
-                batches.append(batch)
-    return fold(batches)
+                batches.append(codec.decode_batch(stored.data))
+                messages[stored.data] = None
+    progress = fold(batches)
+    progress.messages = list(messages)
+    progress.read_to = read_to
+    return progress
 
 
 def fold(batches: list[EventBatch]) -> Progress:
-    """What the batches of a run, in any order, add up to; what is void or comes after a hole is left out."""
+    """What the batches of a run, in any order, add up to; what is void or comes after a hole is left out.
+
+    But for the end of a run without a commit, which stands; one with a commit is told again. And where calls
+    of tools come after a hole, or there is no beginning, the journal is `lost`: more was done than it tells.
+    """
     merger = Merger()
     said: list[AnyEvent] = []
     progress = Progress()
@@ -92,11 +107,27 @@ def fold(batches: list[EventBatch]) -> Progress:
         for event in merger.add(batch):
             del said[event.seq - 1 :]
             said.append(event)
+    if merger.must_reread:
+        for event in itertools.chain.from_iterable(map(merger.add, batches)):
+            del said[event.seq - 1 :]
+            said.append(event)
     progress.next = len(said) + 1
     progress.attempts = len({batch.attempt for batch in batches})
     for event in said:
         _apply(progress, event)
+    beyond = list(merger.waiting)
+    for event in beyond:
+        if is_terminal(event) and not isinstance(event, RunCompleted):
+            progress.terminal = event
+    if (batches and not said) or any(map(_tells_of_a_call, beyond)):
+        progress.lost = "a part of the run's events has expired, or was removed"
     return progress
+
+
+def _tells_of_a_call(event: AnyEvent) -> bool:
+    while isinstance(event, AgentEvent):
+        event = event.event
+    return isinstance(event, ToolStarted | ToolCompleted)
 
 
 def _apply(progress: Progress, event: AnyEvent) -> None:

@@ -4,43 +4,33 @@ Events are published without waiting. What the broker takes from one connection 
 acknowledges the last event of a run it has all of them, unless the connection was lost in between: then
 all of the run's batches are published once more, and listeners drop what they know. Where the stream has
 replicas each batch is acknowledged, for one that comes while they elect a leader vanishes without a word.
+
+Two kinds of messages are refused where another worker speaks for the run by now, or did before: the opening
+of an attempt, unless the journal is as that attempt knows it, and what is confirmed, unless its fence stands.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import nats.errors
-from nats.aio.client import Client as Connection
 
-from atto.broker.jetstream import JetStream
-from atto.broker.refusals import MESSAGE_TOO_LARGE
+from atto.broker.refusals import MESSAGE_TOO_LARGE, WRONG_LAST_SEQUENCE, WRONG_LAST_SEQUENCE_CONSTANT
 from atto.protocol import codec
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable
-from atto.protocol.events import AnyEvent
+from atto.protocol.events import AnyEvent, is_terminal
 from atto.protocol.turns import SCHEMA_VERSION
+from atto_workers.backoff import Backoff
+from atto_workers.run.opening import EXPECTED, EXPECTED_SUBJECT, Opening
+from atto_workers.run.outbox import Outbox
+from atto_workers.run.standing import GaveUp, Superseded
 
 PATIENCE = 2.0
 """Seconds in which a stream acknowledges events; replicas that elect a leader say nothing at all."""
-RETRY_PAUSE = 0.2
-"""Seconds before events that the stream did not acknowledge are published again."""
-
-BEAT = 0.005
-"""Seconds for which events wait for others of their run, at the most: a fast model's, or a busy worker's."""
-LONGEST_BEAT = 0.1
-"""Seconds likewise in a worker whose event loop is late, so that it need not fall behind still more."""
-LATENESS = 8
-"""How many times the loop's lateness a beat lasts, within these bounds."""
-A_RUN = 1e-4
-"""Seconds that it lasts for each run that waits in it, likewise: so all runs together publish about 10,000
-messages a second at the most, of which many deltas would otherwise have one each.
-"""
-PROMPT = 8
-"""Runs of a worker that speak without waiting in one beat; beyond, it is busy."""
 
 _log = logging.getLogger("atto.worker")
 
@@ -48,95 +38,30 @@ _HEADROOM = 4096
 """Bytes of a message left for the envelope and for the protocol line."""
 
 
-class Outbox:
-    """Publishes what logs have collected. One task serves all runs of a worker: no event costs a task.
+class Fence(NamedTuple):
+    """The fence of a run as its owner left it: the last sequence of `subject`, 0 for a first attempt's."""
 
-    A run that has just spoken, and any run once many have, waits for the beat: so the deltas of a fast model,
-    and those of a busy worker, share messages, while a slow model's leave at once.
-
-    `is_replicated`: the stream has replicas, and what is published while they elect a leader is lost.
-    """
-
-    def __init__(self, jetstream: JetStream, *, is_replicated: bool = False) -> None:
-        self.jetstream = jetstream
-        self.is_replicated = is_replicated
-        self._dirty: dict[RunLog, None] = {}
-        self._waiting: dict[RunLog, None] = {}
-        self._spoke: set[RunLog] = set()
-        self._beat: asyncio.TimerHandle | None = None
-        self._pace = BEAT
-        self._logs: set[RunLog] = set()
-        self._wake = asyncio.Event()
+    subject: str
+    sequence: int = 0
 
     @property
-    def connection(self) -> Connection:
-        """The connection that events leave through."""
-        return self.jetstream.connection
+    def headers(self) -> dict[str, str]:
+        """What has the broker refuse a message once another attempt has begun."""
+        return {EXPECTED: str(self.sequence), EXPECTED_SUBJECT: self.subject}
 
-    def open(self, log: "RunLog") -> None:
-        """`log` is going to speak."""
-        self._logs.add(log)
 
-    def close(self, log: "RunLog") -> None:
-        """`log` has said all."""
-        self._logs.discard(log)
-
-    def reconnected(self) -> None:
-        """The lost connection may have swallowed events: listeners need not wait for their runs to end."""
-        for log in self._logs:
-            log.repeat()
-
-    def offer(self, log: "RunLog") -> None:
-        """`log` has something to publish."""
-        if log in self._spoke or len(self._spoke) + len(self._dirty) >= PROMPT:
-            self._waiting[log] = None
-            self._begin_beat()
-        else:
-            self._dirty[log] = None
-            self._wake.set()
-
-    async def serve(self) -> None:
-        """Runs until cancelled."""
-        try:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                await self._send_dirty()
-        finally:
-            if self._beat is not None:
-                self._beat.cancel()
-
-    async def _send_dirty(self) -> None:
-        dirty, self._dirty = self._dirty, {}
-        for log in dirty:
-            self._spoke.add(log)
-            self._waiting.pop(log, None)
-            await log.send()
-        self._begin_beat()
-
-    def _begin_beat(self) -> None:
-        if self._beat is None:
-            loop = asyncio.get_running_loop()
-            self._beat = loop.call_at(loop.time() + self._pace, self._on_beat)
-
-    def _on_beat(self) -> None:
-        if self._beat is not None:
-            late = asyncio.get_running_loop().time() - self._beat.when()
-            crowd = A_RUN * len(self._waiting)
-            self._pace = min(LONGEST_BEAT, max(BEAT, self._pace / 2, LATENESS * late, crowd))
-        self._beat = None
-        self._spoke.clear()
-        if self._waiting:
-            self._dirty.update(self._waiting)
-            self._waiting.clear()
-            self._wake.set()
+async def _sure() -> bool:
+    return True
 
 
 class RunLog:
     """The events of one attempt at a run: `with RunLog(…) as log`.
 
     `since`: the number of its first event. `is_silenced`: tells that another worker speaks for the run now;
-    from then on nothing is published.
+    from then on nothing is published. `fence`: what holds as long as nobody has begun a later attempt.
+    `opening`: proves that nobody has spoken since this attempt knows what was said. `inherited`: the messages
+    of earlier attempts; they are kept in the stream with those of this one. `assure`: makes sure, before
+    something is confirmed, that the worker owns the partition still.
     """
 
     def __init__(
@@ -147,20 +72,32 @@ class RunLog:
         attempt: int = 1,
         since: int = 1,
         is_silenced: Callable[[], bool] = lambda: False,
+        fence: Fence | None = None,
+        opening: Opening | None = None,
+        inherited: Sequence[bytes] = (),
+        assure: Callable[[], Awaitable[bool]] = _sure,
     ) -> None:
         self.next = since
+        self.acted = False
+        """Whether calls of tools with effects were begun."""
         self.attempt = attempt
         self._outbox = outbox
         self._subject = subject
         self._prefix = b'{"v":%d,"attempt":%d,"since":%d,"events":[' % (SCHEMA_VERSION, attempt, since)
         self._is_silenced = is_silenced
+        self._fence = fence
+        self._opening = opening
+        self._assure = assure
         self._buffer: list[bytes] = []
         self._size = 0
-        self._sent: list[bytes] = []
-        self._confirmed = 0
+        self._reserved: int | None = None  # how many events of the buffer may leave before a confirmation
+        self._sent: list[bytes] = list(inherited)
+        self._guarded: set[int] = set()
+        self._confirmed = len(self._sent)
         self._generation = outbox.connection.stats["reconnects"]
         self._limit = outbox.connection.max_payload - _HEADROOM
         self._repeats = False
+        self._kept_at = 0.0 if inherited else asyncio.get_running_loop().time()
         self._unstored: set[int] = set()
         self._acknowledged = asyncio.Event()
         self._confirming = asyncio.Lock()
@@ -179,11 +116,17 @@ class RunLog:
         """How many bytes one event may have."""
         return self._limit
 
-    def append(self, event: AnyEvent, encoded: bytes | None = None) -> None:
-        """Adds the event numbered `self.next`; `encoded`: its JSON, where it is known already."""
+    def append(self, event: AnyEvent, encoded: bytes | None = None, *, guarded: bool = False) -> None:
+        """Adds the event numbered `self.next`; `encoded`: its JSON, where it is known already.
+
+        `guarded`: it is not published before `confirm`, and not at all where that is refused.
+        """
         data = codec.encode(event) if encoded is None else encoded
         self.next += 1
         self._size += len(data) + 1
+        self.acted = self.acted or (guarded and not is_terminal(event))
+        if guarded and self._reserved is None:
+            self._reserved = len(self._buffer)
         if not self._buffer:  # else it has been offered
             self._outbox.offer(self)
         self._buffer.append(data)
@@ -191,15 +134,38 @@ class RunLog:
     def repeat(self) -> None:
         """Publishes all of it once more, soon, without waiting; `confirm` does not rely on that."""
         self._repeats = True
+        if self._opening is not None:
+            self._opening.disturb()
         self._outbox.offer(self)
+
+    async def keep(self, period: float) -> None:
+        """Publishes all of it once more if that was long ago, and renews the fence: the stream forgets."""
+        now = asyncio.get_running_loop().time()
+        if now - self._kept_at < period or self._confirming.locked() or self._is_silenced():
+            return
+        self._kept_at = now
+        async with self._confirming:
+            if self._fence is not None and self._fence.sequence:
+                with contextlib.suppress(BrokerUnavailable, BrokerRefused):
+                    taken = await self._outbox.jetstream.publish(
+                        self._fence.subject, b"", headers=self._fence.headers, timeout=PATIENCE
+                    )
+                    self._fence = self._fence._replace(sequence=taken.sequence)
+        self.repeat()
 
     async def send(self) -> None:
         """Publishes what has been appended, without waiting for the stream."""
+        if self._opening is not None and not self._opening.is_proven:
+            # Nothing is heard after the opening, unless the run is indeed a new one.
+            if not self._opening.is_sent and self._reserved != 0 and not self._is_silenced():
+                await self._open()
+            return
         if self._repeats:
             self._repeats = False
             for number, batch in enumerate(list(self._sent)):
-                await self._send(number, batch)
-        while self._buffer:
+                if number not in self._guarded:
+                    await self._send(number, batch)
+        while self._buffer and self._reserved is None:
             batch = self._take()
             await self._send(len(self._sent) - 1, batch)
 
@@ -219,19 +185,66 @@ class RunLog:
         self._unstored.discard(number)
         self._acknowledged.set()
 
+    async def _open(self) -> None:
+        """Publishes the opening: of what is guarded only an end that comes first."""
+        if self._opening is not None:
+            number = len(self._sent)
+            await self._opening.send(self._take(self._reserved or None), partial(self._proven, number))
+
+    def _proven(self, number: int) -> None:
+        self._confirmed = max(self._confirmed, number + 1)
+        if self._buffer:
+            self._outbox.offer(self)
+
+    def when_refused(self, tell: Callable[[], None]) -> None:
+        """Calls `tell` where it turns out that another attempt has spoken: nothing of this one will stand."""
+        if self._opening is not None:
+            self._opening.on_refused = tell
+
+    async def opened(self) -> None:
+        """Returns once it is certain that this attempt is the one that may speak: of a first one, that the
+        run is new.
+
+        Raises `Superseded` if one has, `GaveUp` if this worker has nothing more to say.
+        """
+        opening = self._opening
+        if opening is None or opening.is_proven:
+            return
+        if not opening.is_sent:
+            await self._open()
+        await opening.proven(self._is_silenced)
+
     async def confirm(self) -> None:
-        """Returns once the stream has all that had been appended, however long the broker is away."""
-        while not self._is_silenced():
+        """Returns once the stream has all that had been appended, as the words of the run's owner, however
+        long the broker is away.
+
+        Raises `Superseded` if another attempt at the run has begun, `GaveUp` if this worker has nothing more
+        to say.
+        """
+        backoff = Backoff()
+        while True:
+            await self._assure()
+            if self._is_silenced():
+                raise GaveUp
             try:
                 async with self._confirming:
+                    await self.opened()
                     await self._confirm_once()
             except (BrokerUnavailable, BrokerRefused) as error:
                 # A stream that is full is as bad as one that is away, and as likely to come back.
-                if isinstance(error, BrokerRefused) and error.err_code == MESSAGE_TOO_LARGE:
-                    raise
+                if isinstance(error, BrokerRefused):
+                    if error.err_code == MESSAGE_TOO_LARGE:
+                        raise
+                    if error.err_code == WRONG_LAST_SEQUENCE:
+                        raise Superseded(str(error)) from None
+                    if error.err_code == WRONG_LAST_SEQUENCE_CONSTANT:
+                        await backoff.pause()  # one that was sent before is under way still
+                        continue
+                self._outbox.health.failed(error)
                 _log.debug("events on %s: %s", self._subject, error)
-                await asyncio.sleep(RETRY_PAUSE)
+                await backoff.pause()
             else:
+                self._outbox.health.took()
                 return
 
     async def _confirm_once(self) -> None:
@@ -239,19 +252,27 @@ class RunLog:
         stats = self._outbox.connection.stats
         known = len(self._sent)
         while self._buffer:
+            self._guarded.add(len(self._sent))
             self._take()
         count = len(self._sent)
         try:
             if self._outbox.is_replicated and self._generation == stats["reconnects"]:
                 await self._wait_for(known)
             for number in self._unconfirmed(known, count, stats["reconnects"]):
-                await self._outbox.jetstream.publish(self._subject, self._sent[number], timeout=PATIENCE)
+                is_guarded = number == count - 1 or number in self._guarded
+                await self._outbox.jetstream.publish(
+                    self._subject,
+                    self._sent[number],
+                    headers=self._fence.headers if is_guarded and self._fence is not None else None,
+                    timeout=PATIENCE,
+                )
                 self._unstored.discard(number)
         except BaseException:
             self._generation = -1  # whatever became of it, all is published again
             raise
         if self._generation != stats["reconnects"]:
             raise BrokerUnavailable("the connection was lost while a run's events were published")
+        self._guarded.clear()
         self._confirmed = max(self._confirmed, count)
 
     def _unconfirmed(self, known: int, count: int, reconnects: int) -> Iterable[int]:
@@ -273,14 +294,18 @@ class RunLog:
                     self._acknowledged.clear()
                     await self._acknowledged.wait()
 
-    def _take(self) -> bytes:
-        """The next batch: as many events as fit into a message."""
+    def _take(self, most: int | None = None) -> bytes:
+        """The next batch: as many events as fit into a message, and no more than `most`."""
         events, self._buffer = self._buffer, []
+        count = len(events) if most is None else most
         if self._size > self._limit:
-            count = _fitting(events, self._limit)
-            self._buffer = events[count:]
-            del events[count:]
+            count = min(count, _fitting(events, self._limit))
+        self._buffer = events[count:]
+        del events[count:]
         self._size = sum(map(len, self._buffer)) + len(self._buffer)
+        if self._reserved is not None:
+            left = self._reserved - count
+            self._reserved = left if left >= 0 else 0 if self._buffer else None
         batch = self._prefix + b",".join(events) + b"]}"
         self._sent.append(batch)
         return batch

@@ -18,6 +18,14 @@ class AttemptsExhausted(Exception):
     """The turn was begun as often as it may be, by all its owners together, and never ended."""
 
 
+class JournalLost(Exception):
+    """Whether, and how far, the turn was run before cannot be known any more, and its tools have effects."""
+
+
+class SessionDeleted(Exception):
+    """The session was deleted while the run was under way."""
+
+
 class Outcome(NamedTuple):
     """`dead`: why the turn goes to the dead-letter stream; None if it does not."""
 
@@ -49,6 +57,10 @@ def outcome_of(error: Exception, seq: int) -> Outcome:
             return Outcome(failed(seq, Problem("max_steps", words(error))))
         case InstructionFailed():
             return Outcome(failed(seq, Problem("agent_error", words(error))))
+        case SessionDeleted():
+            return Outcome(failed(seq, Problem("session_deleted", words(error))))
+        case JournalLost():
+            problem = Problem("journal_lost", words(error))
         case AttemptsExhausted():
             problem = Problem("attempts_exhausted", words(error))
         case StoreError():

@@ -5,8 +5,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NamedTuple
 
-from msgspec import structs
-
 from atto.agents import Agent
 from atto.aio.user_code import describe, must_pass
 from atto.broker.jetstream import JetStream
@@ -24,20 +22,33 @@ from atto.protocol.messages import Usage
 from atto.protocol.sessions import Commit, Snapshot
 from atto.protocol.subjects import Subjects
 from atto.stores import SessionStore
+from atto_workers.backoff import Backoff
 from atto_workers.cancels import Cancels
 from atto_workers.dead_letters import DeadLetters
 from atto_workers.delivery import Claim, Content, Delivery, Problem
 from atto_workers.gateway import ModelGateway
+from atto_workers.interruption import Interruption
 from atto_workers.passivation import Resident
 from atto_workers.run import commit as commits
 from atto_workers.run import retelling
-from atto_workers.run.attempts import Attempts
+from atto_workers.run.acknowledging import Acknowledgements
+from atto_workers.run.attempts import Attempts, looks_new
+from atto_workers.run.effects import has_acted, has_effects
 from atto_workers.run.ending import Ending
 from atto_workers.run.journal import Progress
-from atto_workers.run.log import Outbox, RunLog
+from atto_workers.run.log import RunLog
 from atto_workers.run.loop import Answer, run_loop
-from atto_workers.run.outcome import AttemptsExhausted, Outcome, now, outcome_of
+from atto_workers.run.outbox import Outbox
+from atto_workers.run.outcome import (
+    AttemptsExhausted,
+    JournalLost,
+    Outcome,
+    SessionDeleted,
+    now,
+    outcome_of,
+)
 from atto_workers.run.scope import RunScope, Stopped, StopReason
+from atto_workers.run.standing import GaveUp, Superseded
 from atto_workers.turn_context import TurnContext
 
 MAX_ATTEMPTS = 5
@@ -46,15 +57,14 @@ MAX_ATTEMPTS = 5
 _log = logging.getLogger("atto.worker")
 
 
-class _KnownRun(Exception):
-    """A turn that looked new was committed before: its events must be read after all."""
-
-
 class _Attempt(NamedTuple):
+    """`cached`: the session as it was in memory before the attempt."""
+
     delivery: Delivery
     content: Content
     progress: Progress
     log: RunLog
+    cached: Snapshot | None
 
 
 class TurnRunner:
@@ -70,6 +80,7 @@ class TurnRunner:
         jetstream: JetStream,
         subjects: Subjects,
         outbox: Outbox,
+        acknowledgements: Acknowledgements,
         cancels: Cancels,
         gateway: ModelGateway,
         verify: Callable[[Claim], Awaitable[object]],
@@ -77,8 +88,8 @@ class TurnRunner:
     ) -> None:
         self._agent = agent
         self._store = store
-        self._attempts = Attempts(jetstream, subjects, outbox)
-        self._ending = Ending(jetstream, DeadLetters(jetstream, subjects), self._attempts)
+        self._attempts = Attempts(jetstream, subjects, outbox, assure=assure, verify=verify)
+        self._ending = Ending(acknowledgements, DeadLetters(jetstream, subjects), self._attempts)
         self._cancels = cancels
         self._gateway = gateway
         self._verify = verify
@@ -92,7 +103,7 @@ class TurnRunner:
         """
         try:
             await self._run(delivery, resident, scope)
-        except commits.GaveUp:
+        except GaveUp:
             resident.snapshot = None
         except BaseException as error:  # a defect of ours costs this turn, not the worker
             if must_pass(error):
@@ -112,8 +123,9 @@ class TurnRunner:
             await self._cancels.watch(delivery, scope)
             partition = delivery.claim.partition
             with TurnContext(session=content.session, run=content.run_id, partition=partition):
-                while not delivery.claim.is_lost:
-                    if await self._attempt(delivery, content, resident, scope):
+                backoff = Backoff(base=0.02, until=lambda: delivery.claim.is_lost)
+                while not await self._attempt(delivery, content, resident, scope):
+                    if not await backoff.pause():
                         return
         finally:
             self._cancels.unwatch(delivery, scope)
@@ -132,7 +144,7 @@ class TurnRunner:
                 await self._attempt(delivery, content, resident, scope)
             else:
                 await self._ending.bury(delivery, Problem("internal", describe(error)))
-        except commits.GaveUp:
+        except GaveUp:
             return True
         except BaseException as failure:  # as above
             if must_pass(failure):
@@ -149,25 +161,32 @@ class TurnRunner:
         self, delivery: Delivery, content: Content, resident: Resident, scope: RunScope
     ) -> bool:
         """Whether the turn is over for this worker."""
-        progress = await self._attempts.progress(delivery)
-        if await self._is_over(delivery, progress):
+        progress = await self._attempts.begin(delivery)
+        if progress.terminal is not None:
+            await self._ending.acknowledge(delivery)
             return True
         with self._attempts.log_of_next(delivery, progress) as log, TurnContext(attempt=log.attempt):
-            attempt = _Attempt(delivery, content, progress, log)
+            attempt = _Attempt(delivery, content, progress, log, cached=resident.snapshot)
             try:
                 outcome = await self._outcome(attempt, resident, scope)
                 if not (delivery.fresh or isinstance(outcome.terminal, RunCompleted)):
                     await self._fence(attempt, resident)
+                await self._ending.end(delivery, log, outcome)
             except Stopped as stop:
                 await self._ending.hand_back(log, stop)
-                return True
-            except _KnownRun:
+            except ConcurrentWrite:
+                try:
+                    await self._start_over(attempt, resident)
+                except SessionDeleted as error:
+                    await self._ending.end(delivery, log, outcome_of(error, log.next))
+                    return True
+                return False
+            except Superseded as refusal:
+                # A successor has begun, or the turn is of a run that was known before: look at it anew.
+                _log.debug("run %s: %s", content.run_id, refusal)
+                resident.snapshot = None
                 delivery.fresh = False
                 return False
-            except ConcurrentWrite:
-                await self._start_over(attempt, resident)
-                return False
-            await self._ending.end(delivery, log, outcome)
             return True
 
     async def _outcome(self, attempt: "_Attempt", resident: Resident, scope: RunScope) -> Outcome:
@@ -175,7 +194,7 @@ class TurnRunner:
         log = attempt.log
         try:
             return Outcome(await self._execute(attempt, resident, scope))
-        except (_KnownRun, ConcurrentWrite, commits.GaveUp):
+        except (Superseded, ConcurrentWrite, GaveUp):
             raise
         except Stopped as stop:
             if stop.reason in {StopReason.LOST, StopReason.HANDED_BACK}:
@@ -194,30 +213,20 @@ class TurnRunner:
         """Before a run ends uncommitted that an earlier owner may be about to commit: its save could be on
         its way, or it could be paused right before it.
         """
-        delivery, content, _, _ = attempt
+        delivery, content = attempt.delivery, attempt.content
         try:
             resident.snapshot = await commits.fence(
                 self._store, content.session, content.run_id, delivery.claim
             )
-        except (ConcurrentWrite, commits.GaveUp):
+        except (ConcurrentWrite, GaveUp):
             raise
         except Exception as error:  # noqa: BLE001 - a user's own store may raise anything
             resident.snapshot = None
             _log.warning("session %r cannot be fenced: %s", content.session, describe(error))
 
-    async def _is_over(self, delivery: Delivery, progress: Progress) -> bool:
-        """Whether a turn that comes again needs nothing more, or nothing more from this worker."""
-        if progress.terminal is not None:
-            await self._ending.acknowledge(delivery)
-            return True
-        if not delivery.fresh:
-            # A paused worker that wakes up must not speak after its successor has begun to.
-            await self._verify(delivery.claim)
-        return delivery.claim.is_lost
-
     async def _execute(self, attempt: "_Attempt", resident: Resident, scope: RunScope) -> TerminalEvent:
         """One attempt. Raises whatever ends it otherwise than by an answer."""
-        delivery, content, progress, log = attempt
+        delivery, content, progress, log = attempt[:4]
         if not delivery.fresh:
             # Outside the scope: a run that an earlier attempt committed has ended, whatever stops it now.
             snapshot = await self._session(attempt, resident)
@@ -228,7 +237,9 @@ class TurnRunner:
         with scope:
             snapshot = await self._session(attempt, resident)
             if snapshot.record(content.run_id) is not None:
-                raise _KnownRun
+                raise Superseded("the run has been committed")
+            if progress.lost is not None and has_effects(self._agent):
+                raise JournalLost(progress.lost)
             unended = progress.attempts - progress.interrupted
             if unended >= MAX_ATTEMPTS:
                 raise AttemptsExhausted(
@@ -238,13 +249,12 @@ class TurnRunner:
             log.append(
                 RunStarted(seq=log.next, time=now(), agent=self._agent.name, attempt=progress.attempts + 1)
             )
-            if not delivery.fresh:
-                await log.confirm()  # so that this attempt counts even if it kills the worker
-                ended = await self._ended_by_former(attempt)
-                if ended is not None:
-                    resident.snapshot = None
-                    return structs.replace(ended, seq=log.next)
+            if not (delivery.fresh and looks_new(content.run_id, delivery.timestamp_ms)):
+                # So that this attempt counts even if it kills the worker, and no model is called for a run
+                # that may be known. Others begin while the broker looks at their opening.
+                await log.opened()
             answer = await self._answer(attempt, snapshot, scope)
+        await log.opened()
         # A successor that ended the run without a commit (it was cancelled, or failed) leaves nothing in the
         # store that would refuse ours.
         await self._make_sure(delivery.claim)
@@ -265,32 +275,29 @@ class TurnRunner:
         return retelling.completed(log, snapshot, record, told=told, usage=answer.usage)
 
     async def _answer(self, attempt: "_Attempt", snapshot: Snapshot, scope: RunScope) -> Answer:
-        delivery, content, progress, log = attempt
+        delivery, content, progress, log = attempt[:4]
         try:
-            answer = await run_loop(
-                self._agent,
-                snapshot,
-                content.turn.message(),
-                run_id=content.run_id,
-                metadata=content.turn.metadata,
-                headers=delivery.headers,
-                log=log,
-                progress=progress,
-                gateway=self._gateway,
-                scope=scope,
-            )
+            with Interruption() as refused:
+                log.when_refused(refused.interrupt)
+                answer = await run_loop(
+                    self._agent,
+                    snapshot,
+                    content.turn.message(),
+                    run_id=content.run_id,
+                    metadata=content.turn.metadata,
+                    headers=delivery.headers,
+                    log=log,
+                    progress=progress,
+                    gateway=self._gateway,
+                    scope=scope,
+                )
+                scope.check()
+                return answer
         except Exception:
             scope.check()  # users' code may have made another error of its cancellation
             raise
         scope.check()
-        return answer
-
-    async def _ended_by_former(self, attempt: "_Attempt") -> TerminalEvent | None:
-        """A terminal event that a former owner got in after this one had read the events, and before this
-        one's first: callers have heard it, so it stands. From here on nobody listens to former owners.
-        """
-        progress = await self._attempts.progress(attempt.delivery, until=attempt.log.attempt)
-        return progress.terminal
+        raise Superseded("another attempt has spoken before this one")
 
     async def _session(self, attempt: "_Attempt", resident: Resident) -> Snapshot:
         """The session as it is committed."""
@@ -310,13 +317,26 @@ class TurnRunner:
     async def _make_sure(self, claim: Claim) -> None:
         """Raises `GaveUp` if the partition is another worker's by now, or may be."""
         if not await self._assure(claim):
-            raise commits.GaveUp
+            raise GaveUp
 
     async def _start_over(self, attempt: "_Attempt", resident: Resident) -> None:
-        """Another writer was first: if the partition is still ours, the turn runs again on top of that."""
-        log = attempt.log
-        resident.snapshot = None
-        attempt.delivery.fresh = False
-        await self._verify(attempt.delivery.claim)
-        log.append(StepRestarted(seq=log.next, step=1, reason="another writer changed the session"))
+        """Another writer was first: if the partition is still ours, the turn runs again on top of that.
+
+        From its first step if nothing of it can have had an effect; else what was done stands, and is not
+        done again. Raises `SessionDeleted` for a run that began in a session that is gone.
+        """
+        delivery, content, progress, log, cached = attempt
+        base, resident.snapshot = resident.snapshot, None
+        delivery.fresh = False
+        await self._verify(delivery.claim)
+        acted = log.acted or has_acted(self._agent, progress)
+        # What was in memory before the turn came may have been deleted before that.
+        if base is not None and base.version and (acted or base is not cached):
+            found = await commits.load(self._store, content.session, delivery.claim, tries=None)
+            if found.version == 0:
+                raise SessionDeleted(
+                    "the session was deleted while the run was under way: nothing of it was kept"
+                )
+        if not acted:
+            log.append(StepRestarted(seq=log.next, step=1, reason="another writer changed the session"))
         await log.confirm()

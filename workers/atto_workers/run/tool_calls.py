@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from atto.protocol.sessions import apply, compose
 from atto_workers.run.delegation import DelegateLog, EventLog
 from atto_workers.run.journal import Progress, StepDone
 from atto_workers.run.scope import RunScope
+from atto_workers.run.standing import GaveUp, Superseded
 from atto_workers.run.tool_failures import log_failure
 
 _AROUND = 8 + MAX_DELEGATION
@@ -83,6 +85,8 @@ class ToolCalls:
         self._run_id = run_id
         self._metadata = metadata
         self._headers = headers
+        self._confirming = asyncio.Lock()
+        self._confirmed = 0
         self._interrupted: set[str] = set()
         self._asked: dict[str, Progress] = {}
 
@@ -97,18 +101,8 @@ class ToolCalls:
             for call_id in results.keys() & self._asked.keys():
                 self.usage += self._asked[call_id].usage
         pending = [call for call in message.tool_calls if call.id not in results]
-        if any(map(self._may_have_effects, pending)):
-            # Once a tool may have had an effect, a new attempt must know its call, or it would ask the model
-            # anew and repeat the effect under another idempotency key.
-            await self._log.confirm()
         for group in self._groups(pending):
-            if len(group) == 1:
-                results[group[0].id] = await self._call(group[0])
-                continue
-            places = asyncio.Semaphore(self._agent.max_parallel_tools)
-            async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(self._call_within(places, call)) for call in group]
-            results.update((task.result().call_id, task.result()) for task in running)
+            results.update((event.call_id, event) for event in await self._completed_group(group))
         return Message(
             "tool",
             tuple(
@@ -116,6 +110,45 @@ class ToolCalls:
                 for call in message.tool_calls
             ),
         )
+
+    async def _completed_group(self, calls: list[ToolCallPart]) -> list[ToolCompleted]:
+        """Of calls side by side. As many as may run at one time begin before any of them ends, so that those
+        with effects are confirmed by one message.
+        """
+        begun = [self._start(call) for call in calls[: self._agent.max_parallel_tools]]
+        if len(calls) == 1:
+            return [await self._call(calls[0], begun[0])]
+        places = asyncio.Semaphore(self._agent.max_parallel_tools)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [
+                    tasks.create_task(self._call_within(places, call, number))
+                    for call, number in itertools.zip_longest(calls, begun)
+                ]
+        except BaseExceptionGroup as group:
+            for silenced in (GaveUp, Superseded):
+                if group.subgroup(silenced) is not None:
+                    raise silenced from None
+            raise
+        return [task.result() for task in running]
+
+    def _start(self, call: ToolCallPart) -> int:
+        """Says that the call begins; the number of the event that comes next."""
+        event = ToolStarted(seq=self._log.next, step=self._step, call=call)
+        self._log.append(event, guarded=self._may_take_effect(call))
+        return self._log.next
+
+    async def _confirm(self, begun: int) -> None:
+        """Before an effect: the stream has every event before the number `begun`, as the owner's words.
+
+        Once a tool may have had an effect, a new attempt must know its call, or it would ask the model anew
+        and repeat the effect under another idempotency key.
+        """
+        async with self._confirming:
+            if self._confirmed < begun:
+                confirmed = self._log.next
+                await self._log.confirm()
+                self._confirmed = confirmed
 
     def _groups(self, calls: Iterable[ToolCallPart]) -> list[list[ToolCallPart]]:
         """What may run side by side: neighbours, unless the agent or one of their tools says no."""
@@ -131,18 +164,27 @@ class ToolCalls:
             joinable = parallel
         return groups
 
-    def _may_have_effects(self, call: ToolCallPart) -> bool:
-        """An agent that is asked has none but its tools', and says so itself before those."""
+    def _may_take_effect(self, call: ToolCallPart) -> bool:
+        """Whether the call may change something outside. An agent that is asked does so by its tools only,
+        and says so itself before those.
+        """
         tool = self._agent.tool(call.name)
-        return not (tool is None or tool.read_only or isinstance(tool, AgentTool))
+        if call.malformed is not None or tool is None or self._must_not_run(tool, call):
+            return False
+        return not (tool.read_only or isinstance(tool, AgentTool))
 
-    async def _call_within(self, places: asyncio.Semaphore, call: ToolCallPart) -> ToolCompleted:
+    def _must_not_run(self, tool: Tool[..., Any], call: ToolCallPart) -> bool:
+        return tool.at_most_once and call.id in self._interrupted
+
+    async def _call_within(
+        self, places: asyncio.Semaphore, call: ToolCallPart, begun: int | None
+    ) -> ToolCompleted:
         async with places:
-            return await self._call(call)
+            return await self._call(call, self._start(call) if begun is None else begun)
 
-    async def _call(self, call: ToolCallPart) -> ToolCompleted:
+    async def _call(self, call: ToolCallPart, begun: int) -> ToolCompleted:
         self._scope.check()
-        content, is_error, change = await self._outcome(call)
+        content, is_error, change = await self._outcome(call, begun)
         event = self._completed(call, content, is_error, change)
         encoded = codec.encode(event)
         problem = self._unfit(encoded)
@@ -153,9 +195,9 @@ class ToolCalls:
         self._log.append(event, encoded)
         return event
 
-    async def _outcome(self, call: ToolCallPart) -> tuple[Any, bool, StateChange]:
+    async def _outcome(self, call: ToolCallPart, begun: int) -> tuple[Any, bool, StateChange]:
         try:
-            tool = await self._begin(call)
+            tool = await self._begin(call, begun)
             if isinstance(tool, AgentTool):
                 answer = await self._delegate(tool, call)
                 return answer.message.text, False, answer.change
@@ -187,18 +229,16 @@ class ToolCalls:
         finally:
             self.usage += asked.usage + log.usage  # one that failed was paid for, too
 
-    async def _begin(self, call: ToolCallPart) -> Tool[..., Any]:
-        """Says that the call begins. For a tool that must not run twice, the stream knows before it does."""
-        log = self._log
-        log.append(ToolStarted(seq=log.next, step=self._step, call=call))
+    async def _begin(self, call: ToolCallPart, begun: int) -> Tool[..., Any]:
+        """The tool, which may run now: with an effect, only once it is certain that any successor knows."""
         tool = self._tool(call)
-        if tool.at_most_once:
-            if call.id in self._interrupted:
-                raise ToolError(
-                    "the outcome of this call is unknown: the worker that ran it was lost, and the tool must "
-                    "not run twice. Find out by other means what it did before you call it again"
-                )
-            await log.confirm()
+        if self._must_not_run(tool, call):
+            raise ToolError(
+                "the outcome of this call is unknown: the worker that ran it was lost, and the tool must "
+                "not run twice. Find out by other means what it did before you call it again"
+            )
+        if self._may_take_effect(call):
+            await self._confirm(begun)
         return tool
 
     def _tool(self, call: ToolCallPart) -> Tool[..., Any]:

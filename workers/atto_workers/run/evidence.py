@@ -1,0 +1,73 @@
+"""Whether a run that the stream knows nothing of can have begun: what the stream tells of its own past."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from atto.broker.jetstream import JetStream
+
+_SECOND = 1_000_000_000
+_NEVER = datetime(1, 1, 1, tzinfo=UTC)
+NEARLY_FULL = 0.5
+"""The part of its bound from which on a stream may have pushed something out: a message has a few percent of
+any bound that makes sense, and nothing but age makes a stream smaller that is at its bound.
+"""
+
+
+class _State(msgspec.Struct):
+    messages: int = 0
+    bytes: int = 0
+    first_seq: int = 0
+    first_ts: datetime = _NEVER
+    last_ts: datetime = _NEVER
+
+
+class StreamPast(msgspec.Struct):
+    """What a stream says of itself. `ts`: when, by the broker's clock, as are all times here."""
+
+    config: dict[str, Any]
+    state: _State
+    created: datetime = _NEVER
+    ts: datetime = _NEVER
+
+    def may_have_lost(self, since_ms: int) -> str | None:
+        """How a message that came at `since_ms` (by the broker's clock) or later may be gone, in words; None
+        if that cannot be.
+
+        A purge by hand goes unseen if others have spoken since.
+        """
+        if _ms(self.created) > since_ms:
+            return "the stream of events was made after the turn was accepted"
+        state = self.state
+        if state.first_seq <= 1 or _ms(state.last_ts) < since_ms:
+            return None  # nothing was ever removed, or nothing has come since
+        if state.messages and _ms(state.first_ts) <= since_ms:
+            return None  # they are removed from the oldest on
+        max_age = self.config.get("max_age", 0) / _SECOND
+        if max_age and _ms(self.ts) - since_ms >= max_age * 1000:
+            return f"events are kept for {max_age:g} s, and the turn was accepted before that"
+        if not state.messages:
+            return "the stream of events was purged after the turn was accepted"
+        if self._may_have_been_full():
+            return "the stream of events is full, and may have pushed the run's out"
+        return None
+
+    def _may_have_been_full(self) -> bool:
+        bounds = ((state_of, self.config.get(name, -1)) for state_of, name in (
+            (self.state.bytes, "max_bytes"),
+            (self.state.messages, "max_msgs"),
+        ))  # fmt: skip
+        return any(bound > 0 and used >= NEARLY_FULL * bound for used, bound in bounds)
+
+
+_infos = msgspec.json.Decoder(StreamPast)
+
+
+async def read_state(jetstream: JetStream, stream: str) -> StreamPast:
+    """Raises `BrokerUnavailable`, `BrokerRefused`."""
+    return _infos.decode(await jetstream.api(f"STREAM.INFO.{stream}"))
+
+
+def _ms(time: datetime) -> float:
+    return time.timestamp() * 1000
