@@ -53,9 +53,11 @@ async def test_a_save_on_its_way_does_not_commit_a_run_that_the_next_owner_has_e
         first_store.gate = asyncio.Event()
         run = await client.submit("s", "late")
         await first_store.held.wait()
-        (steward_task,) = (task for task in asyncio.all_tasks() if task.get_name() == "steward")
-        steward_task.cancel()  # it takes nothing any more, as a paused worker
-        await asyncio.wait([steward_task])
+        paused = [task for task in asyncio.all_tasks() if task.get_name() in {"steward", "presence"}]
+        assert len(paused) == 2
+        for task in paused:
+            task.cancel()  # it takes nothing any more, as a paused worker
+        await asyncio.wait(paused)
         await first._steward.release_all()
         await run.cancel("enough")
         async with worker(echo, store=second_store):
