@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any, cast
 
 from atto.models.base import ModelRequest, ToolSpec
-from atto.models.history import as_text, describe, plain, repaired
+from atto.models.history import as_text, describe, is_own, plain, repaired
 from atto.models.openai_parts import is_text, same_account, spec_name
 from atto.protocol.messages import (
     AnyPart,
@@ -22,6 +22,7 @@ from atto.protocol.messages import (
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _PDF = "application/pdf"
+_THOUGHT = {"thinking", "redacted_thinking"}
 
 _Block = dict[str, Any]
 
@@ -46,8 +47,25 @@ def messages_body(
     }
     for given in (options, request.options):
         body.update({name: _merged(name, body.get(name), value) for name, value in given.items()})
+    if _thinks_by_budget(body.get("thinking")) and _goes_on_without_thinking(body["messages"]):
+        body["thinking"] = {"type": "disabled"}
     body["stream"] = True
     return {name: value for name, value in body.items() if value is not None}
+
+
+def _thinks_by_budget(thinking: Any) -> bool:
+    return isinstance(thinking, dict) and cast("_Block", thinking).get("type") == "enabled"
+
+
+def _goes_on_without_thinking(turns: Any) -> bool:
+    """Whether the last step of a tool loop was another model's: with a budget of thinking, the API refuses
+    to go on from an answer that does not begin with thinking. Adaptive thinking does not mind.
+    """
+    if not isinstance(turns, list) or len(cast("list[Any]", turns)) < 2:
+        return False
+    said, told = (cast("list[_Block]", turn["content"]) for turn in cast("list[Any]", turns)[-2:])
+    is_result = any(block.get("type") == "tool_result" for block in told)
+    return is_result and said[0].get("type") not in _THOUGHT
 
 
 def _merged(name: str, built: Any, given: Any) -> Any:
@@ -77,9 +95,14 @@ def _blocks(message: Message, origin: Origin) -> Iterator[_Block]:
     elif message.role == "user":
         yield from _input(message.content)
     else:
-        own = message.origin is not None and same_account(message.origin, origin)
+        same, own = same_account(message.origin, origin), is_own(message, origin)
         for part in message.content:
-            yield from _said(part, own=own)
+            yield from _said(part, own=own or (same and not _is_thought(part.native)))
+
+
+def _is_thought(native: Any) -> bool:
+    """Whether a block is signed by the model that thought it, and is taken by no other."""
+    return isinstance(native, dict) and cast("_Block", native).get("type") in _THOUGHT
 
 
 def _said(part: AnyPart, *, own: bool) -> Iterator[_Block]:

@@ -15,6 +15,7 @@ from atto.models.base import (
     ToolCallChunk,
     UsageChunk,
 )
+from atto.models.history import short_id
 from atto.protocol.codec import check_depth
 from atto.protocol.errors import InvalidTurn, ModelError
 from atto.protocol.messages import AnyPart, Message, Origin, ReasoningPart, TextPart, ToolCallPart, Usage
@@ -180,7 +181,7 @@ def _size(text: str) -> int:
 
 def _unique(call_id: str, taken: set[str]) -> str:
     while not call_id or call_id in taken:
-        call_id = f"call_{secrets.token_hex(6)}"
+        call_id = short_id(secrets.token_hex(16))
     taken.add(call_id)
     return call_id
 

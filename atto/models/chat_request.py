@@ -1,12 +1,14 @@
 """A model request in the words of the Chat Completions API."""
 
+import re
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from atto.models.base import ModelRequest, ToolSpec
-from atto.models.history import as_text, describe, plain, repaired
-from atto.models.openai_parts import arguments_text, data_url, file_text, is_text, same_account, spec_name
+from atto.models.chat_manners import Manners, manners_of
+from atto.models.history import as_text, describe, is_own, plain, repaired, short_id
+from atto.models.openai_parts import arguments_text, data_url, file_text, is_text, spec_name
 from atto.protocol.messages import (
     AnyPart,
     FilePart,
@@ -18,6 +20,10 @@ from atto.protocol.messages import (
     ToolResultPart,
 )
 
+_ID = re.compile(r"[a-zA-Z0-9_-]{1,40}")
+_OWN_ID = re.compile(r"[!-~]{1,40}")
+_NINE = re.compile(r"[a-zA-Z0-9]{9}")
+_INTERRUPTED = "(interrupted)"
 _AUDIO = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 
 
@@ -47,18 +53,35 @@ def chat_body(
 def _messages(request: ModelRequest, origin: Origin) -> Iterator[dict[str, Any]]:
     if request.instruction:
         yield {"role": "system", "content": request.instruction}
+    manners = manners_of(origin)
+    ids: dict[str, str] = {}
+    answered = True
     for message in repaired(request.messages):
         match message.role:
             case "user":
-                yield {"role": "user", "content": _content(message.content)}
+                if manners.answers_results and not answered:
+                    yield {"role": "assistant", "content": _INTERRUPTED}
+                yield {"role": "user", "content": _content(message.content, manners)}
             case "assistant":
-                yield _assistant(message, origin)
+                ids = _ids(message, origin, manners)
+                yield from _assistant(message, origin, manners, ids)
             case "tool":
-                yield from map(_result, message.content)
+                for part in message.content:
+                    yield _result(part, ids)
+        answered = message.role != "tool"
 
 
-def _content(parts: tuple[AnyPart, ...]) -> str | list[dict[str, Any]]:
+def _ids(message: Message, origin: Origin, manners: Manners) -> dict[str, str]:
+    """The ids under which a message's calls are sent: odd ones only to the provider that made them."""
+    own = message.origin is not None and message.origin.provider == origin.provider
+    fits = (_NINE if manners.nine else _OWN_ID if own else _ID).fullmatch
+    return {call.id: call.id if fits(call.id) else short_id(call.id) for call in message.tool_calls}
+
+
+def _content(parts: tuple[AnyPart, ...], manners: Manners) -> str | list[dict[str, Any]]:
     """A user's content: a plain string wherever it can be, since not every server takes lists."""
+    if not manners.takes_media:
+        return as_text(parts)
     if len(parts) <= 1 and all(isinstance(part, TextPart) for part in parts):
         return as_text(parts)
     return [entry for part in parts if (entry := _part(part)) is not None]
@@ -94,29 +117,43 @@ def _text(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def _assistant(message: Message, origin: Origin) -> dict[str, Any]:
-    """Reasoning is left out: the API has no place for it."""
-    written: dict[str, Any] = {"role": "assistant", "content": "".join(map(plain, message.content))}
-    if message.tool_calls:
-        own = message.origin is not None and same_account(message.origin, origin)
-        written["tool_calls"] = [_call(part, own=own) for part in message.tool_calls]
-        written["content"] = written["content"] or None
-    return written
+def _assistant(
+    message: Message, origin: Origin, manners: Manners, ids: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """Reasoning is left out: the API has no place for it. A message that says nothing is none."""
+    text = "".join(map(plain, message.content))
+    calls = message.tool_calls
+    if not (text or calls):
+        return
+    written: dict[str, Any] = {"role": "assistant", "content": text or None}
+    if calls:
+        own = is_own(message, origin)
+        written["tool_calls"] = [_call(part, ids[part.id], own=own) for part in calls]
+        if manners.thinks_aloud:
+            written["reasoning_content"] = _reason_for(calls)
+    yield written
 
 
-def _call(part: ToolCallPart, *, own: bool) -> dict[str, Any]:
+def _reason_for(calls: Sequence[ToolCallPart]) -> str:
+    """In the place of reasoning that another model did, or that was lost: nothing would be refused. It is not
+    the same everywhere, or the model would take to repeating it.
+    """
+    return f"I call {' and '.join(spec_name(call.name) for call in calls)}."
+
+
+def _call(part: ToolCallPart, call_id: str, *, own: bool) -> dict[str, Any]:
     function = {"name": spec_name(part.name), "arguments": arguments_text(part)}
-    call = {"id": part.id, "type": "function", "function": function}
+    call = {"id": call_id, "type": "function", "function": function}
     if own and isinstance(part.native, dict):
         return {**cast("dict[str, Any]", part.native), **call}
     return call
 
 
-def _result(part: AnyPart) -> dict[str, Any]:
+def _result(part: AnyPart, ids: Mapping[str, str]) -> dict[str, Any]:
     """The API takes text only: media in a result are named, not shown."""
     if not isinstance(part, ToolResultPart):
         raise TypeError(f"a message of tool results holds a {type(part).__name__}")
-    return {"role": "tool", "tool_call_id": part.call_id, "content": as_text(part.content)}
+    return {"role": "tool", "tool_call_id": ids[part.call_id], "content": as_text(part.content)}
 
 
 def _tool(spec: ToolSpec) -> dict[str, Any]:

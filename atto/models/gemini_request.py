@@ -8,7 +8,8 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from atto.models.base import ModelRequest, ToolSpec
-from atto.models.history import as_text, repaired
+from atto.models.history import as_text, is_own, repaired
+from atto.models.openai_parts import same_account
 from atto.protocol.messages import (
     AnyPart,
     FilePart,
@@ -92,8 +93,8 @@ def _contents(request: ModelRequest, origin: Origin) -> Iterator[dict[str, Any]]
             case "user":
                 role, parts = "user", list(_user_parts(message.content))
             case "assistant":
-                own = message.origin is not None and _same_account(message.origin, origin)
-                role, parts = "model", _own_parts(message) if own else _foreign_parts(message, origin.model)
+                own = is_own(message, origin)
+                role, parts = "model", _own_parts(message) if own else _foreign_parts(message, origin)
                 provider_ids = _provider_ids(message) if own else {}
             case "tool":
                 role, parts = "user", _results(message, provider_ids, origin.model)
@@ -145,10 +146,6 @@ def _blob(data: str, media_type: str | None) -> dict[str, Any]:
     return {"inlineData": {"mimeType": media_type or "application/octet-stream", "data": data}}
 
 
-def _same_account(one: Origin, other: Origin) -> bool:
-    return (one.provider, one.account) == (other.provider, other.account)
-
-
 def _own_parts(message: Message) -> list[dict[str, Any]]:
     """What this provider said, as it said it (see `gemini_stream` for what is kept)."""
     return [written for part in message.content if (written := _own_part(part)) is not None]
@@ -191,17 +188,31 @@ def _provider_ids(message: Message) -> dict[str, str]:
     return {call_id: str(call["id"]) for call_id, call in natives.items() if call and call.get("id")}
 
 
-def _foreign_parts(message: Message, model: str) -> list[dict[str, Any]]:
-    """What another model said: reasoning and opaque parts are left out, calls go without their ids."""
+def _foreign_parts(message: Message, origin: Origin) -> list[dict[str, Any]]:
+    """What another model said: reasoning is left out, and so are opaque parts of other providers; calls go
+    without their ids.
+    """
     parts: list[dict[str, Any]] = []
-    unsigned = _BEFORE_3.match(model) is None
+    unsigned = _BEFORE_3.match(origin.model) is None
+    same = same_account(message.origin, origin)
     for part in message.content:
         if isinstance(part, TextPart) and part.text:
             parts.append(_text(part.text))
+        elif same and isinstance(part, ReasoningPart) and (kept := _without_signature(part.native)):
+            parts.append(kept)
         elif isinstance(part, ToolCallPart):
             parts.append({**_call(part), **({"thoughtSignature": _UNSIGNED} if unsigned else {})})
             unsigned = False
     return parts
+
+
+def _without_signature(native: Any) -> dict[str, Any] | None:
+    """A part that is neither text nor thought, such as code that ran: all models of the API read it."""
+    if not isinstance(native, dict):
+        return None
+    fields = cast("dict[str, Any]", native)
+    kept = {name: value for name, value in fields.items() if name != "thoughtSignature"}
+    return kept if kept and not kept.keys() & {"text", "thought"} else None
 
 
 def _call(part: ToolCallPart) -> dict[str, Any]:

@@ -37,6 +37,6 @@ def arguments_text(part: ToolCallPart) -> str:
     return msgspec.json.encode(arguments).decode()
 
 
-def same_account(one: Origin, other: Origin) -> bool:
-    """Whether native parts of one go back to the other."""
-    return (one.provider, one.account) == (other.provider, other.account)
+def same_account(one: Origin | None, other: Origin) -> bool:
+    """Whether one provider and account serve both models."""
+    return one is not None and (one.provider, one.account) == (other.provider, other.account)

@@ -1,12 +1,13 @@
 """A model request in the words of the Responses API."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any, cast
 
 from atto.models.base import ModelRequest, ToolSpec
-from atto.models.history import as_text, describe, plain, repaired
-from atto.models.openai_parts import arguments_text, data_url, file_text, is_text, same_account, spec_name
+from atto.models.history import as_text, describe, is_own, plain, repaired
+from atto.models.openai_parts import arguments_text, data_url, file_text, is_text, spec_name
 from atto.protocol.messages import (
     AnyPart,
     FilePart,
@@ -21,6 +22,10 @@ from atto.protocol.messages import (
 
 _ENCRYPTED = "reasoning.encrypted_content"
 _LONGEST_ID = 64
+
+# OpenAI's models that do not reason refuse to be asked for encrypted reasoning; under any other name may be
+# one that does, and that loses the thread without.
+_PLAIN = re.compile(r"(?:ft:)?(?:gpt-3|gpt-4|chatgpt-)|.*-chat(?:-latest)?$")
 
 
 def responses_body(
@@ -40,11 +45,12 @@ def responses_body(
         "text": _text_format(request.output_schema),
         "prompt_cache_key": (request.cache_key or None) if by_openai else None,
         "store": False,
-        "include": [_ENCRYPTED],
+        "include": [] if _PLAIN.match(origin.model) else [_ENCRYPTED],
     }
     for given in (options, request.options):
         body.update({name: _merged(name, body.get(name), value) for name, value in given.items()})
     body["stream"] = True
+    body["include"] = body.get("include") or None
     return {name: value for name, value in body.items() if value is not None}
 
 
@@ -75,9 +81,7 @@ def _is_own(message: Message, origin: Origin) -> bool:
     The provider would look up a reasoning item without its encrypted content, and it has stored nothing;
     without it, the items that it led to are refused by their ids. So such a message is told in plain words.
     """
-    if message.origin is None or not same_account(message.origin, origin):
-        return False
-    return not any(_is_a_mere_name(part.native) for part in message.content)
+    return is_own(message, origin) and not any(_is_a_mere_name(part.native) for part in message.content)
 
 
 def _is_a_mere_name(native: Any) -> bool:

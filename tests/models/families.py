@@ -56,26 +56,17 @@ FAMILIES: dict[str, Family] = {
     "deepseek": Family(
         _openai(OpenAIChat, "deepseek-v4-pro", "https://api.deepseek.com"), reasons=True, takes_images=False
     ),
-    "deepseek-plain": Family(
-        _openai(OpenAIChat, "deepseek-chat", "https://api.deepseek.com"), takes_images=False
-    ),
     "openrouter": Family(
         _openai(OpenAIChat, "anthropic/claude-sonnet-4.5", "https://openrouter.ai/api/v1"), reasons=True
     ),
-    "openrouter-gemini": Family(
-        _openai(OpenAIChat, "google/gemini-3-pro", "https://openrouter.ai/api/v1"), reasons=True
-    ),
     "groq": Family(_openai(OpenAIChat, "qwen/qwen3-32b", "https://api.groq.com/openai/v1"), reasons=True),
-    "groq-plain": Family(_openai(OpenAIChat, "llama-4-scout", "https://api.groq.com/openai/v1")),
     "mistral": Family(_openai(OpenAIChat, "magistral-medium", "https://api.mistral.ai/v1"), reasons=True),
     "mistral-plain": Family(_openai(OpenAIChat, "mistral-large", "https://api.mistral.ai/v1")),
     "anthropic-budget": Family(_anthropic("claude-opus-4-5", options=_BUDGET), reasons=True),
     "anthropic": Family(_anthropic("claude-sonnet-5-5"), reasons=True),
     "anthropic-plain": Family(_anthropic("claude-haiku-4-5")),
-    "anthropic-elsewhere": Family(_anthropic("claude-sonnet-5-5", key="two"), reasons=True),
     "gemini-3": Family(_gemini("gemini-3-pro"), reasons=True),
     "gemini-3-flash": Family(_gemini("gemini-3-flash"), reasons=True),
-    "gemini-2.5": Family(_gemini("gemini-2.5-pro"), reasons=True),
     "gemini-2.0": Family(_gemini("gemini-2.0-flash")),
 }
 

@@ -320,7 +320,7 @@ def test_whatever_was_said_is_said_again(parts):
     assert message.text == "".join(texts)
     assert [part.name for part in message.tool_calls] == ["f"] * sum("functionCall" in p for p in parts)
     assert all(isinstance(part, TextPart | ReasoningPart | ToolCallPart) for part in message.content)
-    contents = gemini_body(ModelRequest(messages=(message,)), origin=Origin("gemini", "x"), options={})[
+    contents = gemini_body(ModelRequest(messages=(message,)), origin=Origin("gemini", "m"), options={})[
         "contents"
     ]
     assert [part for content in contents[:1] for part in content["parts"]] == joined(parts)

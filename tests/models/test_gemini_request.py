@@ -206,17 +206,29 @@ def test_contents_without_parts_are_left_out():
     assert sent(Message("assistant", ()), reasoning, Message.user("")) == []
 
 
-def test_native_goes_back_to_its_own_provider_and_account_only():
+def test_what_is_signed_goes_back_to_the_model_that_signed_it_only():
     part = {"text": "a", "thoughtSignature": "s"}
 
     def signed(origin):
         message = Message("assistant", (TextPart("a", native=part),), origin)
         return sent(message)[0]["parts"] == [part]
 
-    assert signed(Origin("gemini", "another-model", "acme"))
+    assert signed(ORIGIN)
+    assert not signed(Origin("gemini", "another-model", "acme"))
     assert not signed(Origin("gemini", "gemini-3-pro", "another"))
     assert not signed(Origin("gemini@proxy", "gemini-3-pro", "acme"))
     assert not signed(None)
+
+
+def test_code_that_another_model_of_the_account_ran_is_told_without_its_signature():
+    ran = {"executableCode": {"language": "PYTHON", "code": "1+1"}}
+    content = (
+        ReasoningPart("hm", native={"text": "hm", "thought": True, "thoughtSignature": "s"}),
+        ReasoningPart("", native={**ran, "thoughtSignature": "s"}),
+        TextPart("2", native={"text": "2", "thoughtSignature": "s"}),
+    )
+    message = Message("assistant", content, Origin("gemini", "another-model", "acme"))
+    assert sent(message)[0]["parts"] == [ran, {"text": "2"}]
 
 
 def test_an_own_call_keeps_its_signature_whatever_became_of_its_arguments():

@@ -30,10 +30,16 @@ def test_a_result_without_a_call_is_left_out():
     assert repaired((Message("tool", (A,)), USER, Message("tool", (B,)))) == [USER]
 
 
-def test_ids_that_come_again_in_a_later_step_are_answered_each():
+def test_ids_that_come_again_in_a_later_step_are_replaced_and_answered_each():
     again = ToolResultPart("a", "f", "again")
     history = (CALLS, Message("tool", (A, B)), CALLS, Message("tool", (again, B)))
-    assert repaired(history) == list(history)
+    first, told, second, told_again = repaired(history)
+    assert (first, told) == (CALLS, Message("tool", (A, B)))
+    ids = [call.id for call in second.tool_calls]
+    assert len({"a", "b", *ids}) == 4
+    assert all(len(made) == 9 and made.isalnum() for made in ids)
+    assert [(part.call_id, part.content) for part in told_again.content] == [(ids[0], "again"), (ids[1], "2")]
+    assert repaired((*history, USER))[:4] == [first, told, second, told_again]
 
 
 def test_media_are_named_where_only_text_can_go():

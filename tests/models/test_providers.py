@@ -34,8 +34,6 @@ def test_each_rule_has_a_name_of_its_own_and_a_source(provider):
 @pytest.mark.parametrize("name", FAMILIES)
 async def test_each_provider_answers_in_its_own_words(name):
     family = FAMILIES[name]
-    if name == "responses-plain":
-        pytest.skip("its adapter asks for encrypted reasoning, which a plain model refuses")
     async with RuleServer() as server, before(server, name) as (model,):
         server.say(ANSWER)
         answer = await ask(model, ModelRequest(messages=(Message.user("How many?"),), tools=(STOCK,)))

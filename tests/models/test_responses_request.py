@@ -143,10 +143,30 @@ def test_items_of_others_are_told_in_plain_words(origin):
     assert call == {"type": "function_call", "call_id": "a", "name": "f", "arguments": '{"x":1}'}
 
 
-def test_another_model_of_the_same_account_is_no_stranger():
-    assert items(Message("assistant", OWN[:2], Origin("openai", "gpt-6", "acme"))) == [
-        part.native for part in OWN[:2]
-    ]
+def test_items_of_another_model_of_the_same_account_are_told_in_plain_words():
+    sent = items(Message("assistant", OWN[:2], Origin("openai", "gpt-6", "acme")))
+    assert sent == [{"role": "assistant", "content": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("model", "asked"),
+    [
+        ("gpt-5.2", True),
+        ("o4-mini", True),
+        ("mine", True),
+        ("gpt-4.1", False),
+        ("ft:gpt-4o-mini:x", False),
+        ("gpt-5-chat-latest", False),
+    ],
+)
+def test_encrypted_reasoning_is_asked_of_models_that_may_reason(model, asked):
+    body = responses_body(
+        ModelRequest(messages=(Message.user("hi"),)),
+        origin=Origin("openai", model),
+        by_openai=True,
+        options={},
+    )
+    assert body.get("include") == (["reasoning.encrypted_content"] if asked else None)
 
 
 @pytest.mark.parametrize("encrypted", [None, ""])

@@ -83,9 +83,17 @@ class RuleServer(ModelServer):
         body = json.dumps({"error": {"message": "overloaded", "type": "server_error"}}).encode()
         self.say(Reply.of(body, status=status, content_type="application/json"))
 
+    def clear(self) -> None:
+        """Forgets what was asked and refused, and the answers that were not given."""
+        self.requests.clear()
+        self.refused.clear()
+        self._script.clear()
+
     def client(self) -> "AsyncClient":
-        """A client of `httpx2` whose requests to any host come here. It is the caller's to close."""
-        from httpx2 import AsyncClient, AsyncHTTPTransport, Request, Response  # noqa: PLC0415 - of the SDKs
+        """A client of `httpx2` whose requests to any host come here, each by a connection of its own. You
+        close it.
+        """
+        from httpx2 import AsyncClient, AsyncHTTPTransport, Limits, Request, Response  # noqa: PLC0415 - of the SDKs
 
         here = self.url
 
@@ -96,7 +104,7 @@ class RuleServer(ModelServer):
                 request.url = request.url.copy_with(scheme=scheme, host=host, port=int(port))
                 return await super().handle_async_request(request)
 
-        return AsyncClient(transport=Detour(verify=False))
+        return AsyncClient(transport=Detour(verify=False, limits=Limits(max_keepalive_connections=0)))
 
     def _respond(self, request: Request) -> Reply:
         provider = _provider(request)
