@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from atto.broker.jetstream import JetStream
 from atto.protocol.subjects import Subjects
 from atto_workers import Topology
+from atto_workers.credits import Credits
 from atto_workers.delivery import Claim, Delivery
 from atto_workers.intake import Intake
 from atto_workers.ownership import Ownership, Tenure
@@ -33,7 +34,7 @@ class Taken:
         intake = Intake(
             self._jetstream.connection,
             self.subjects,
-            credits=100,
+            credits=Credits(100, 1 << 20, largest=1 << 20),
             deliver=self.deliveries.put_nowait,
             doubt=self.doubted.append,
             missed=self.missed.append,

@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 from atto.broker.hearing import subscribe
 from atto.broker.nats_internals import status
 from atto.protocol.subjects import Subjects
+from atto_workers.credits import Credits
 from atto_workers.delivery import UNKNOWN_HORIZON, Claim, Delivery, place_of
 from atto_workers.ownership import ACK_WAIT
 
@@ -28,10 +29,11 @@ HEARTBEAT = 2.0
 """Seconds of silence after which the broker says that a pull still stands, and what it delivered last."""
 PATIENCE = 2.5 * HEARTBEAT
 """Seconds of silence after which a pull is taken for lost."""
-LARGEST_PULL = 64
 LOOK_PERIOD = 1.0
 """Seconds between two looks at all pulls."""
 
+# Of a pull with a bound in bytes: it has brought what it may, and the next turn comes with the next one.
+_FILLED = frozenset({"Message Size Exceeds MaxBytes", "Batch Completed"})
 _SECOND = 1_000_000_000
 _DIGITS = 20
 _log = logging.getLogger("atto.worker")
@@ -50,10 +52,8 @@ class _Pulling(msgspec.Struct):
 
 
 class Intake:
-    """`async with Intake(…)`. `credits`: turns that the worker may hold, running or queued.
+    """`async with Intake(…)`. `credits`: what the worker may hold, running or queued.
 
-    A pull that is out when the credits end may still be filled, so up to twice as many may come, or one more
-    for each partition.
     `deliver` gets each turn once, those of a session in order. `doubt` is told of a claim that may be lost,
     `missed` of one that was delivered something which never came (the connection was lost with it in
     transit): what comes after it must not overtake it, so only a new consumer can go on.
@@ -64,7 +64,7 @@ class Intake:
         connection: Connection,
         subjects: Subjects,
         *,
-        credits: int,  # noqa: A002 - the field's word
+        credits: Credits,  # noqa: A002 - the field's word
         deliver: Callable[[Delivery], None],
         doubt: Callable[[Claim], None],
         missed: Callable[[Claim], None],
@@ -78,7 +78,6 @@ class Intake:
         self._inbox = connection.new_inbox()
         self._pulls: dict[str, _Pulling] = {}
         self._hungry: dict[str, _Pulling] = {}
-        self._held = 0
         self._starved = False
         self._wake = asyncio.Event()
         self._subscription: Any = None
@@ -105,10 +104,10 @@ class Intake:
         """Ends it. What is still on its way will be delivered to the partition's next owner."""
         self._pulls.pop(claim.tenure.delivery, None)
 
-    def finished(self, _delivery: Delivery) -> None:
+    def finished(self, delivery: Delivery) -> None:
         """A turn is no longer held."""
-        self._held -= 1
-        if self._starved and self._held < self._credits:
+        self._credits.give_back(len(delivery.data))
+        if self._starved and not self._credits.is_spent:
             self._wake.set()
 
     def reconnected(self) -> None:
@@ -130,7 +129,7 @@ class Intake:
             hungry, self._hungry = self._hungry, {}
             for pulling in hungry.values():
                 await self._pull(pulling)
-            if self._starved and self._held < self._credits:
+            if self._starved and not self._credits.is_spent:
                 look_due = loop.time()
             if loop.time() >= look_due:
                 look_due = loop.time() + LOOK_PERIOD
@@ -153,10 +152,10 @@ class Intake:
         """How many turns of a partition to ask for: none while half of its allowance is on its way."""
         if not pulling.claim.is_open or self._pulls.get(pulling.consumer) is not pulling:
             return 0  # closed meanwhile, or closed and opened anew
-        if self._held >= self._credits:
+        if self._credits.is_spent:
             self._starved = True
             return 0
-        allowance = max(1, min(LARGEST_PULL, self._credits // max(1, len(self._pulls))))
+        allowance = self._credits.allowance(len(self._pulls))
         batch = allowance - pulling.asked
         return batch if batch > allowance // 2 else 0
 
@@ -165,7 +164,12 @@ class Intake:
         if not batch:
             return
         request = msgspec.json.encode(
-            {"batch": batch, "expires": int(EXPIRES * _SECOND), "idle_heartbeat": int(HEARTBEAT * _SECOND)}
+            {
+                "batch": batch,
+                "max_bytes": self._credits.bytes_of_pull(len(self._pulls)),
+                "expires": int(EXPIRES * _SECOND),
+                "idle_heartbeat": int(HEARTBEAT * _SECOND),
+            }
         )
         consumer = pulling.consumer
         try:
@@ -212,7 +216,7 @@ class Intake:
             return
         if held is None:
             delivery = Delivery(pulling.claim, place, message, self._subjects)
-            self._held += 1
+            self._credits.take(len(delivery.data))
             self._deliver(delivery)
         if self._batch(pulling):
             self._hungry[place.consumer] = pulling
@@ -232,7 +236,7 @@ class Intake:
             return
         pending = headers.get("Nats-Pending-Messages")
         pulling.asked = max(0, pulling.asked - _number(pending)) if pending else 0
-        if code == "408":
+        if code == "408" or headers.get("Description") in _FILLED:
             self._hungry[pulling.consumer] = pulling
             self._wake.set()
             return

@@ -13,6 +13,7 @@ from atto.aio.user_code import must_pass, tasks_in
 from atto_workers.delivery import Claim, ClaimState, Delivery
 from atto_workers.passivation import IdleSessions, Resident
 from atto_workers.run.scope import RunScope, StopReason
+from atto_workers.slots import Slots
 
 RETRY_PAUSE = 1.0
 """Seconds before a turn that could not be ended is tried again."""
@@ -36,6 +37,10 @@ class Runner(Protocol):
         ...
 
 
+TENANT = "tenant"
+"""In a turn's metadata: whose share of a worker's slots it uses."""
+
+
 class Mailbox:
     """The turns of one session that this worker holds. `current` has begun, or was left unended."""
 
@@ -49,13 +54,20 @@ class Mailbox:
         self.idle = asyncio.Event()
 
 
+def _flow_of(mailbox: Mailbox) -> str:
+    """Whose share of the slots the next turn uses: that of the tenant in its metadata, else its session's."""
+    delivery = mailbox.current or mailbox.queue[0]
+    tenant = None if delivery.content is None else delivery.content.turn.metadata.get(TENANT)
+    return mailbox.token if tenant is None else f"tenant {tenant}"  # no token holds a space
+
+
 class Mailboxes:
     """Hands deliveries to their sessions' mailboxes, each served by a task of its own while it is not empty.
 
     Nothing that happens in a run ends its mailbox: a turn that could not be ended is tried again, and those
     behind it wait. `async with`: leaving cancels all runs, and leaves behind those that do not let go.
-    `limit`: turns that run at one time, over all sessions. `on_finished` is told of every delivery that is no
-    longer held.
+    `limit`: turns that run at one time, over all sessions, shared as `Slots` says. `on_finished` is told of
+    every delivery that is no longer held.
     """
 
     def __init__(
@@ -70,7 +82,7 @@ class Mailboxes:
         self._idle_sessions = idle_sessions
         self._tasks: dict[asyncio.Task[None], Delivery | Mailbox] = {}
         self._is_closing = False
-        self._slots = asyncio.Semaphore(limit)
+        self._slots = Slots(limit)
         self._on_finished = on_finished
 
     async def __aenter__(self) -> Self:
@@ -171,7 +183,7 @@ class Mailboxes:
     async def _serve(self, mailbox: Mailbox) -> None:
         resident = self._idle_sessions.take(mailbox.token, mailbox.claim)
         while mailbox.queue or mailbox.current is not None:
-            async with self._slots:
+            async with self._slots.of(_flow_of(mailbox)):
                 if mailbox.current is None:
                     if not mailbox.queue:
                         break

@@ -25,6 +25,7 @@ from atto.protocol.messages import Origin
 from atto.stores import SessionStore, open_store
 from atto_workers.cancels import Cancels
 from atto_workers.collector import collect_less_often
+from atto_workers.credits import BYTES, TURNS, Credits
 from atto_workers.delivery import Claim, Delivery
 from atto_workers.gateway import ModelGateway, ModelPolicies, ModelUsage
 from atto_workers.intake import Intake
@@ -61,11 +62,11 @@ class Worker:
     `nats`: addresses, or an open connection to use and leave open. `store`: where sessions are kept, an
     object or a URL as `open_store` takes it; the namespace's own KV bucket by default. `topology`: how the
     namespace is declared if it is not yet; what it sets is enforced if it is. `concurrency`: turns that run
-    at one time; as many again may be held queued. `grace`: seconds that running turns have to finish when
-    the worker stops or lets go of a partition; those that do not are gone on with elsewhere. `idle_limit`,
-    `memory_limit`: when idle sessions leave memory (seconds, bytes). `models`: how the gateway treats the
-    models, as of `ModelPolicies`. `block_limit`: seconds for which code that blocks the event loop does not
-    cost the worker its partitions.
+    at one time; up to 4,096 more are held queued, and together 64 MiB of them (`held_limit`, in bytes).
+    `grace`: seconds that running turns have to finish when the worker stops or lets go of a partition; those
+    that do not are gone on with elsewhere. `idle_limit`, `memory_limit`: when idle sessions leave memory
+    (seconds, bytes). `models`: how the gateway treats the models, as of `ModelPolicies`. `block_limit`:
+    seconds for which code that blocks the event loop does not cost the worker its partitions.
     `options`: as of `nats.connect`.
 
     Leaving drains: nothing new begins, what runs may finish, every partition is handed back.
@@ -86,12 +87,15 @@ class Worker:
         grace: float = 30.0,
         idle_limit: float = IDLE_LIMIT,
         memory_limit: int = MEMORY_LIMIT,
+        held_limit: int = BYTES,
         models: ModelPolicies | None = None,
         block_limit: float = LIMIT,
         **options: Any,
     ) -> None:
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
+        if held_limit < 1:
+            raise ValueError(f"held_limit must be at least 1 byte, not {held_limit}")
         self.id = secrets.token_hex(6)
         self._made_in = os.getpid()
         self._entered = False
@@ -103,6 +107,7 @@ class Worker:
         self._concurrency = concurrency
         self._grace = grace
         self._block_limit = block_limit
+        self._held_limit = held_limit
         self._idle_sessions = IdleSessions(idle_limit=idle_limit, memory_limit=memory_limit)
         self._gateway = ModelGateway(models)
         check_options(options)
@@ -318,11 +323,13 @@ class Worker:
             Mailboxes(runner, self._idle_sessions, limit=self._concurrency, on_finished=self._finished)
         )
         await stack.enter_async_context(cancels)
+        turns = TURNS + self._concurrency
+        allowed = Credits(turns, self._held_limit, largest=jetstream.connection.max_payload)
         self._intake = await stack.enter_async_context(
             Intake(
                 jetstream.connection,
                 self._subjects,
-                credits=2 * self._concurrency,
+                credits=allowed,
                 deliver=self._mailboxes.deliver,
                 doubt=self._look,
                 missed=self._renew,
@@ -338,7 +345,7 @@ class Worker:
             jetstream,
             self._subjects,
             self.id,
-            max_ack_pending=2 * self._concurrency,
+            max_ack_pending=allowed.turns,
             replicas=declared.replicas,
         )
         self._steward = Steward(
