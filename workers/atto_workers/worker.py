@@ -15,6 +15,7 @@ from nats.aio.client import Client as Connection
 
 from atto.agents import Agent
 from atto.aio.beside import in_task, left_behind
+from atto.aio.daemon_threads import use_daemon_threads
 from atto.aio.user_code import UserCode, describe
 from atto.broker.connection import DEFAULT_SERVER, check_options, connected
 from atto.broker.jetstream import JetStream
@@ -49,7 +50,7 @@ WATCH_PERIOD = 1.0
 PASSIVATION_PERIOD = 1.0
 """Seconds between looks for sessions that have been idle for too long."""
 
-CLOSE_PATIENCE = 5.0
+CLOSE_PATIENCE = 2.0
 """Seconds that a model has to let go of its connections."""
 
 _SIGNING = {"signature_cb", "user_jwt_cb"}
@@ -69,7 +70,10 @@ class Worker:
     seconds for which code that blocks the event loop does not cost the worker its partitions.
     `options`: as of `nats.connect`.
 
-    Leaving drains: nothing new begins, what runs may finish, every partition is handed back.
+    Leaving drains: nothing new begins, what runs may finish, every partition is handed back. It ends within
+    `grace` and some 15 seconds more, whatever tools, models and stores do: calls that ignore their
+    cancellation are left behind, and named in the log. So that they hold up no exit either, the event loop
+    gets a default executor with daemon threads, unless it has one.
 
     A worker may be made before a process is forked and entered in its children, or entered again once it was
     left: each time under a new `id`. Entering raises `LifecycleError` while it is open.
@@ -167,6 +171,7 @@ class Worker:
 
     async def __aenter__(self) -> Self:
         self._begin_life()
+        use_daemon_threads()
         try:
             await self._join()
         except BaseExceptionGroup as group:  # the task group's, around what went wrong
@@ -470,7 +475,7 @@ async def _close(model: Closeable) -> None:
 
     try:
         async with asyncio.timeout(CLOSE_PATIENCE):
-            await in_task(close(), f"closing {call.name}", call)
+            await in_task(close(), f"closing {call.name}", call, patience=1.0)
     except Exception as error:  # noqa: BLE001 - of any kind
         _log.warning("%s was not closed: %s", call, describe(error))
 
