@@ -14,8 +14,8 @@ _THINKS_ALOUD = re.compile(r"(?:.*/)?(?:deepseek-(?!chat)|kimi-)", re.IGNORECASE
 @dataclass(frozen=True, slots=True)
 class Manners:
     """`nine`: ids of calls are nine letters and digits. `answers_results`: the assistant speaks between
-    results and the user. `takes_media`: images and files. `thinks_aloud`: a message with calls needs the
-    reasoning that led to them.
+    results and the user. `takes_media`: images and files. `thinks_aloud`: what the assistant said needs
+    the reasoning that led to it.
     """
 
     nine: bool = False

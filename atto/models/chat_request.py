@@ -129,8 +129,8 @@ def _assistant(
     if calls:
         own = is_own(message, origin)
         written["tool_calls"] = [_call(part, ids[part.id], own=own) for part in calls]
-        if manners.thinks_aloud:
-            written["reasoning_content"] = _reason_for(calls)
+    if manners.thinks_aloud:
+        written["reasoning_content"] = _reason_for(calls)
     yield written
 
 
@@ -138,7 +138,8 @@ def _reason_for(calls: Sequence[ToolCallPart]) -> str:
     """In the place of reasoning that another model did, or that was lost: nothing would be refused. It is not
     the same everywhere, or the model would take to repeating it.
     """
-    return f"I call {' and '.join(spec_name(call.name) for call in calls)}."
+    names = " and ".join(spec_name(call.name) for call in calls)
+    return f"I call {names}." if names else "I answer."
 
 
 def _call(part: ToolCallPart, call_id: str, *, own: bool) -> dict[str, Any]:

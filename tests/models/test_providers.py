@@ -1,5 +1,7 @@
 """The rule server: that it speaks as the providers do, and what its table of rules says."""
 
+import json
+
 import pytest
 
 from atto.models.base import ModelRequest, ToolSpec
@@ -9,6 +11,7 @@ from atto.testing.model_dialect import Said, SaidCall
 from atto.testing.providers import PROVIDERS, RuleServer
 
 from .families import FAMILIES, before
+from .rule_samples import SAMPLES, broken
 
 STOCK = ToolSpec(
     "stock",
@@ -71,3 +74,44 @@ async def test_results_are_wanted_for_calls():
         results = tuple(ToolResultPart(call.id, call.name, "3") for call in answer.tool_calls)
         history = (*first.messages, answer, Message("tool", results))
         assert (await ask(model, ModelRequest(messages=history, tools=(STOCK,)))).message.text == "ok"
+
+
+RULES = [(provider, rule) for provider in PROVIDERS.values() for rule in provider.rules]
+
+
+def url_of(provider, body):
+    at = {"gemini": f"/v1beta/models/{body['model']}", "anthropic": "/v1"}.get(provider.name, "/v1")
+    return f"https://{provider.host}{at}{provider.path}"
+
+
+async def post(server, provider, body):
+    async with server.client() as http:
+        sent = {name: value for name, value in body.items() if provider.name != "gemini" or name != "model"}
+        return await http.post(url_of(provider, body), json=sent, headers={"authorization": "Bearer one"})
+
+
+@pytest.mark.parametrize(
+    ("provider", "rule"), RULES, ids=[f"{provider.name}: {rule.name}" for provider, rule in RULES]
+)
+async def test_each_rule_refuses_what_breaks_it(provider, rule):
+    async with RuleServer() as server:
+        reply = await post(server, provider, broken(provider.name, rule.name))
+        assert [(refused.provider, refused.rule.name) for refused in server.refused] == [
+            (provider.name, rule.name)
+        ]
+        assert 400 <= reply.status_code < 500
+        (refused,) = server.refused
+        assert refused.violation.message in json.dumps(reply.json(), ensure_ascii=False).replace(
+            "\\", ""
+        ) or (json.dumps(refused.violation.message)[1:-1] in reply.text)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS)
+async def test_what_breaks_no_rule_is_answered(provider):
+    taken, changes = SAMPLES[provider.name]
+    assert changes.keys() == {rule.name for rule in provider.rules}
+    async with RuleServer() as server:
+        reply = await post(server, provider, taken)
+        assert server.refused == []
+        assert reply.status_code == 200
+        assert "ok" in reply.text

@@ -44,6 +44,12 @@ def _reasoning_missing(ask: Ask) -> Iterator[Violation]:
             yield Violation("The `reasoning_content` in the thinking mode must be passed back to the API.")
 
 
+def _reasoning_of_answers(ask: Ask) -> Iterator[Violation]:
+    for message in ask.items("messages"):
+        if thinks(ask) and message.get("role") == "assistant" and not message.get("reasoning_content"):
+            yield Violation("The `reasoning_content` in the thinking mode must be passed back to the API.")
+
+
 def _reasoning_elsewhere(ask: Ask) -> Iterator[Violation]:
     for at, message in enumerate(ask.items("messages")):
         if message.get("role") != "assistant" and "reasoning_content" in message:
@@ -78,6 +84,12 @@ _ORDER = "https://api-docs.deepseek.com/guides/function_calling"
 
 RULES = (
     Rule("a call without the reasoning that led to it", "documented", _THINKING, _reasoning_missing),
+    Rule(
+        "an answer without its reasoning",
+        "seen",
+        "https://github.com/Hmbown/Codewhale/releases/tag/v0.5.0",
+        _reasoning_of_answers,
+    ),
     Rule("reasoning of others than the assistant", "inferred", _API, _reasoning_elsewhere),
     Rule("content that is no text", "seen", "https://github.com/1jehuang/jcode/issues/310", _images),
     Rule(
