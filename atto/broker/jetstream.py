@@ -7,7 +7,7 @@ nats-py's own calls cost two to four times as much CPU, and its `publish_async` 
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from nats.aio.msg import Msg
@@ -62,6 +62,8 @@ class _ErrorReply(msgspec.Struct):
     error: ApiError | None = None
 
 
+_T = TypeVar("_T", _PubReply, _GetReply, _ErrorReply)
+
 _pub_replies = msgspec.json.Decoder(_PubReply)
 _get_replies = msgspec.json.Decoder(_GetReply)
 _error_replies = msgspec.json.Decoder(_ErrorReply)
@@ -84,7 +86,8 @@ class JetStream(Requests):
         Raises `NoResponders` if no stream takes the subject, `BrokerRefused`, and `BrokerUnavailable` if no
         answer came in time: the message may then be in the stream or still get there.
         """
-        reply = _pub_replies.decode(await self.request(subject, data, headers=headers, timeout=timeout))
+        answer = await self.request(subject, data, headers=headers, timeout=timeout)
+        reply = _decoded(_pub_replies, answer, f"publish to {subject}")
         if reply.error is not None:
             raise refused(f"publish to {subject}", reply.error)
         return PubAck(reply.seq, reply.duplicate)
@@ -105,10 +108,14 @@ class JetStream(Requests):
         """
 
         def on_reply(reply: Msg) -> None:
+            try:
+                error = _pub_replies.decode(reply.data).error if reply.data else None
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                return  # not the broker's: as if nothing had come
             if not reply.data:
                 if refused is not None:
                     refused(NoResponders(f"nobody listens on {subject}"))
-            elif (error := _pub_replies.decode(reply.data).error) is None:
+            elif error is None:
                 stored()
             elif refused is not None:
                 refused(error_of(f"publish to {subject}", error))
@@ -119,7 +126,7 @@ class JetStream(Requests):
         """A request to the JetStream API, as `STREAM.INFO.<stream>`. Raises `BrokerRefused` on an error."""
         data = b"" if request is None else _encode(request)
         reply = await self.request(f"$JS.API.{name}", data, timeout=timeout)
-        error = _error_replies.decode(reply).error
+        error = _decoded(_error_replies, reply, name).error
         if error is not None:
             raise refused(name, error)
         return reply
@@ -127,7 +134,7 @@ class JetStream(Requests):
     async def last(self, stream: str, subject: str) -> Stored | None:
         """The last message of a subject, read from the stream's leader, so never a stale one. No headers."""
         data = await self.request(f"$JS.API.STREAM.MSG.GET.{stream}", _encode({"last_by_subj": subject}))
-        reply = _get_replies.decode(data)
+        reply = _decoded(_get_replies, data, f"read of {subject}")
         if reply.error is not None:
             if reply.error.err_code == NO_MESSAGE:
                 return None
@@ -204,6 +211,19 @@ class JetStream(Requests):
                         answer = headers.get("Description") or f"an unreadable answer: {dict(headers)}"
                         raise refused(f"read of {stream}", ApiError(int(code or 0), 0, answer))
         raise AssertionError  # the iteration ends by return or raise only
+
+
+def _decoded(decoder: msgspec.json.Decoder[_T], reply: bytes, what: str) -> _T:
+    """Whoever may publish to an inbox may answer in the broker's place."""
+    try:
+        return decoder.decode(reply)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BrokerRefused(
+            f"{what}: the answer is not one of JetStream's: {error}",
+            status=0,
+            err_code=0,
+            description="unreadable answer",
+        ) from None
 
 
 def _stored(data: bytes, headers: Mapping[str, str]) -> Stored | None:

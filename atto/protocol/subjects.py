@@ -19,6 +19,7 @@ from atto.protocol.ids import MAX_ID_BYTES, encode_run, encode_session, escape
 _LONGEST_TOKEN = 3 * MAX_ID_BYTES
 _KEPT_OF_TOKEN = 192
 _DIGEST = 32
+_LONGEST_REPLY = 1024
 _NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
 
 
@@ -116,3 +117,9 @@ class Subjects:
     def worker(self, worker: str) -> str:
         """Where a worker answers as long as it lives."""
         return f"{self.namespace}.worker.{worker}"
+
+    def may_be_answered(self, reply: str) -> bool:
+        """Whether a reply subject is an inbox. A worker may write where those who ask may not: it answers to
+        inboxes, never into streams or to the broker itself.
+        """
+        return 0 < len(reply) <= _LONGEST_REPLY and not reply.startswith(("$", f"{self.namespace}."))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from atto.broker.jetstream import JetStream, PubAck
-from atto.broker.refusals import MESSAGE_TOO_LARGE, STREAM_NOT_FOUND, SUBJECT_FULL
+from atto.broker.refusals import MESSAGE_TOO_LARGE, STREAM_FULL, STREAM_NOT_FOUND, SUBJECT_FULL
 from atto.protocol import codec, ids
 from atto.protocol.errors import (
     AcceptanceUnknown,
@@ -103,7 +103,9 @@ class Submission:
         )
 
     def _explained(self, error: BrokerRefused) -> Exception:
-        if error.err_code == MESSAGE_TOO_LARGE or "size" in error.description:
+        if error.err_code == MESSAGE_TOO_LARGE or (
+            error.err_code == STREAM_FULL and "message size" in error.description
+        ):
             return TurnTooLarge(
                 f"the turn has {len(self._body):,} bytes, more than the broker takes ({error.description}): "
                 "send large content by URL instead of inline"

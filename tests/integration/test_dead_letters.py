@@ -1,8 +1,12 @@
 """Dead letters: listed, shown, put back as new runs, dropped."""
 
+import asyncio
+import json
+
 import pytest
 
 from atto.protocol.errors import BrokerRefused, DeadLetterUnusable
+from atto.protocol.subjects import Subjects
 from atto_client import RunFailed, SessionBacklogFull
 from atto_workers import DeadLetters, Topology
 
@@ -59,3 +63,24 @@ async def test_a_full_session_keeps_the_letter(client, broker, namespace, jetstr
         assert await letters.show(letter.number) == letter
     with pytest.raises(SessionBacklogFull):
         await client.submit("s", "x")
+
+
+async def test_a_letter_that_is_put_back_twice_is_one_turn(worker, client, jetstream, namespace):
+    """A crash between the two steps, or two operators."""
+    subjects = Subjects(namespace)
+    letters = DeadLetters(jetstream, subjects)
+    async with worker(lambda _: "fine"):
+        await jetstream.publish(subjects.turn("s"), b'{"input":"x","v":9}')
+        async with asyncio.timeout(30):
+            while not (filed := [letter async for letter in letters.list()]):
+                await asyncio.sleep(0.02)
+    dropping = letters.drop
+    letters.drop = lambda _: asyncio.sleep(0)  # the crash
+    first = await letters.requeue(filed[0].number)
+    letters.drop = dropping
+    before = json.loads(await jetstream.api(f"STREAM.INFO.{subjects.turns_stream}"))["state"]["messages"]
+    assert await letters.requeue(filed[0].number) == first
+    after = json.loads(await jetstream.api(f"STREAM.INFO.{subjects.turns_stream}"))["state"]["messages"]
+    assert (before, after) == (1, 1)
+    assert await letters.show(filed[0].number) is None
+    await jetstream.api(f"STREAM.PURGE.{subjects.turns_stream}")

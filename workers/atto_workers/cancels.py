@@ -5,12 +5,13 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
+from atto.broker.hearing import subscribe
 from atto.broker.jetstream import JetStream
 from atto.broker.refusals import STREAM_NOT_FOUND
 from atto.protocol import codec
@@ -75,18 +76,23 @@ class Cancels:
         self._renewed: Membership | None = None
         self._recent: OrderedDict[Key, str] = OrderedDict()
         self._running: dict[Key, RunScope] = {}
-        self._subscription: Any = None
+        self._stack: contextlib.AsyncExitStack | None = None
 
     async def __aenter__(self) -> Self:
-        self._subscription = await self._jetstream.connection.subscribe(self._subjects.cancels, cb=self._hear)
-        await self.catch_up()
+        async with contextlib.AsyncExitStack() as stack:
+            subscription = await subscribe(self._jetstream.connection, self._subjects.cancels, self._hear)
+            stack.push_async_callback(subscription.unsubscribe)
+            await self.catch_up()
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(nats.errors.Error):
-            await self._subscription.unsubscribe()
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            with contextlib.suppress(nats.errors.Error):
+                await stack.aclose()
 
     @property
     def is_worn(self) -> bool:
@@ -135,7 +141,7 @@ class Cancels:
             del self._running[key]
             self._recent.pop(key, None)
 
-    async def _hear(self, message: Msg) -> None:
+    def _hear(self, message: Msg) -> None:
         self._take(message.subject, message.data)
 
     def _take(self, subject: str, data: bytes) -> None:

@@ -1,7 +1,7 @@
 """The dead-letter stream: turns that could not be run, as they came, with the reason in their headers."""
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from atto.protocol.errors import (
     NoResponders,
     TopologyMissing,
 )
-from atto.protocol.ids import decode_session, new_run_id
+from atto.protocol.ids import decode_session, encode_session, run_id_of_sequence
 from atto.protocol.subjects import Subjects
 from atto_workers.delivery import Delivery, Problem
 
@@ -96,7 +96,8 @@ class DeadLetters:
         return None if stored is None else _letter(stored)
 
     async def requeue(self, number: int) -> str:
-        """Submits the turn again, as a new run, whose id is returned; the letter is gone then.
+        """Submits the turn again, as a new run, whose id is returned; the letter is gone then. The id is that
+        of the letter: two operators, or one who repeats it after a crash, submit one turn.
 
         Raises `DeadLetterUnusable` for a letter that is not there, was cut, or is no turn of a session, and
         what a publish raises (`BrokerRefused` if the session's backlog is full): the letter is kept then.
@@ -104,11 +105,12 @@ class DeadLetters:
         letter = await self.show(number)
         if letter is None:
             raise DeadLetterUnusable(f"there is no dead letter {number}")
-        run_id = new_run_id()
+        run_id = run_id_of_sequence(letter.number, int(letter.time.timestamp() * 1000))
+        session = _session_of(letter)
         await self._jetstream.publish(
-            self._subjects.turn(_session_of(letter)),
+            self._subjects.turn(session),
             _renamed(letter, run_id),
-            headers={"Nats-Msg-Id": run_id},
+            headers={"Nats-Msg-Id": f"{encode_session(session)}.{run_id}"},
         )
         await self.drop(number)
         return run_id
@@ -168,10 +170,18 @@ def _letter(stored: Stored) -> DeadLetter:
         reason=headers.get(REASON, ""),
         token=headers.get(SUBJECT, "").rpartition(".")[2],
         run_id=headers.get(RUN),
-        time=datetime.fromisoformat(headers[TIME]),
+        time=_time(headers),
         body=stored.data,
-        cut_from=None if truncated is None else int(truncated),
+        cut_from=int(truncated) if truncated is not None and truncated.isdecimal() else None,
     )
+
+
+def _time(headers: Mapping[str, str]) -> datetime:
+    """When it was filed: by the worker's clock, else by the broker's."""
+    for name in (TIME, "Nats-Time-Stamp"):
+        with contextlib.suppress(KeyError, msgspec.ValidationError):
+            return msgspec.convert(headers[name], datetime)
+    return datetime.fromtimestamp(0, UTC)
 
 
 def _session_of(letter: DeadLetter) -> str:

@@ -258,7 +258,7 @@ class Presence:
     async def _answer(self, message: Msg) -> None:
         if message.data == _LOOK:
             self._on_news()
-        elif message.reply:
+        elif self._subjects.may_be_answered(message.reply):
             await self._publish(message.reply, self._about)
 
     async def _hear(self, message: Msg) -> None:

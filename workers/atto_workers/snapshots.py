@@ -51,8 +51,7 @@ class Snapshots:
             await self._subscription.unsubscribe()
 
     async def _hear(self, message: Msg) -> None:
-        # A worker may write where those who ask may not: it answers to inboxes, never into streams.
-        if message.reply and not message.reply.startswith(("$", f"{self._subjects.namespace}.")):
+        if self._subjects.may_be_answered(message.reply):
             self._tasks.create_task(self._answer(message), name="snapshot")
 
     async def _answer(self, message: Msg) -> None:
