@@ -119,7 +119,8 @@ class RunFailed(CallerError):
     """The run ended without an answer; nothing of it was committed to the session.
 
     `reason` is the machine-readable code of the terminal event: `model_error`, `max_steps`, `agent_error`,
-    `invalid_turn`, `unsupported_version`, `expired`, `attempts_exhausted`, `store_error` or `internal`;
+    `invalid_turn`, `unsupported_version`, `expired`, `attempts_exhausted`, `journal_lost` (whether it was run
+    before cannot be known), `session_deleted` (while it ran), `store_error` or `internal`;
     `retryable` says whether the same input may succeed later.
     """
 

@@ -322,20 +322,6 @@ def _renewed(info: StreamInfo, wanted: dict[str, Any]) -> dict[str, Any]:
     return {**changes, "discard": wanted["discard"], "metadata": {**metadata, **wanted["metadata"]}}
 
 
-async def check_events(jetstream: JetStream, subjects: Subjects) -> None:
-    """Whether the stream of events takes what runs say, as far as it can be seen without saying anything.
-
-    Raises `BrokerRefused`, `BrokerUnavailable`; `NoResponders` where its subjects are another's or nobody's.
-    """
-    info = await stream_info(jetstream, subjects.events_stream)
-    if info is None:
-        raise NoResponders(f"{subjects.events_stream} is not there")
-    taken = info.config.get("subjects", [])
-    missing = [subject for subject in (subjects.events, subjects.fences) if subject not in taken]
-    if missing:
-        raise NoResponders(f"{subjects.events_stream} does not take {', '.join(missing)}")
-
-
 def _max_consumers(partitions: int) -> int:
     """Two a partition, one that owns and one that delivers. It cannot be changed later.
 

@@ -7,7 +7,6 @@ import os
 import secrets
 import signal
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,12 +34,13 @@ from atto_workers.ownership import Ownership
 from atto_workers.passivation import IDLE_LIMIT, MEMORY_LIMIT, IdleSessions
 from atto_workers.presence import About, Presence, Renewals
 from atto_workers.run.acknowledging import Acknowledgements
+from atto_workers.run.evidence import EventsPast
 from atto_workers.run.health import StreamHealth
 from atto_workers.run.outbox import Outbox
 from atto_workers.run.runner import TurnRunner
 from atto_workers.snapshots import Snapshots
 from atto_workers.steward import Steward
-from atto_workers.topology import Declared, Topology, check_events
+from atto_workers.topology import Declared, Topology
 from atto_workers.watchdog import LIMIT, Watchdog
 
 _log = logging.getLogger("atto.worker")
@@ -303,7 +303,8 @@ class Worker:
 
         is_replicated = declared.replicas > 1
         health = self._events_health
-        serve(health.watch(partial(check_events, jetstream, self._subjects)), "events watch")
+        past = EventsPast(jetstream, self._subjects)
+        serve(health.watch(past.check), "events watch")
         outbox = Outbox(
             jetstream, is_replicated=is_replicated, max_age=declared.events_max_age, health=health
         )
@@ -318,6 +319,7 @@ class Worker:
             jetstream=jetstream,
             subjects=self._subjects,
             outbox=outbox,
+            past=past,
             acknowledgements=acknowledgements,
             cancels=cancels,
             gateway=self._gateway,

@@ -11,7 +11,7 @@ from atto.protocol.errors import BrokerRefused, BrokerUnavailable
 from atto.protocol.subjects import Subjects
 from atto_workers.backoff import Backoff
 from atto_workers.delivery import Claim, Delivery
-from atto_workers.run.evidence import read_state
+from atto_workers.run.evidence import EventsPast
 from atto_workers.run.journal import Progress, read_progress
 from atto_workers.run.log import Fence, RunLog
 from atto_workers.run.opening import EXPECTED, Opening
@@ -34,6 +34,7 @@ class Attempts:
         jetstream: JetStream,
         subjects: Subjects,
         outbox: Outbox,
+        past: EventsPast,
         *,
         assure: Callable[[Claim], Awaitable[bool]],
         verify: Callable[[Claim], Awaitable[object]],
@@ -41,6 +42,7 @@ class Attempts:
         self._jetstream = jetstream
         self._subjects = subjects
         self._outbox = outbox
+        self._past = past
         self._assure = assure
         self._verify = verify
 
@@ -68,13 +70,13 @@ class Attempts:
     async def _begin(self, delivery: Delivery) -> Progress:
         subject = self._subjects.event_of(delivery.token, delivery.run_token)
         stream = self._subjects.events_stream
+        past = await self._past.look()  # before the fence is a part of it
         fence = await self._put_fence(self._subjects.fence_of(delivery.token, delivery.run_token))
         progress = await read_progress(self._jetstream, stream, subject)
         self._outbox.health.took()
         lost = progress.lost
         if not progress.messages:
-            state = await read_state(self._jetstream, stream)
-            lost = state.may_have_lost(delivery.timestamp_ms)
+            lost = self._past.may_have_lost(past, delivery.timestamp_ms)
         return structs.replace(progress, fence=fence, lost=lost)
 
     async def _put_fence(self, subject: str) -> int:

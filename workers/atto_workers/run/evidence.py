@@ -6,6 +6,9 @@ from typing import Any
 import msgspec
 
 from atto.broker.jetstream import JetStream
+from atto.broker.refusals import STREAM_NOT_FOUND
+from atto.protocol.errors import BrokerRefused, NoResponders
+from atto.protocol.subjects import Subjects
 
 _SECOND = 1_000_000_000
 _NEVER = datetime(1, 1, 1, tzinfo=UTC)
@@ -13,6 +16,7 @@ NEARLY_FULL = 0.5
 """The part of its bound from which on a stream may have pushed something out: a message has a few percent of
 any bound that makes sense, and nothing but age makes a stream smaller that is at its bound.
 """
+_PURGED = "the stream of events was purged, or all of it has expired, after the turn was accepted"
 
 
 class _State(msgspec.Struct):
@@ -48,7 +52,7 @@ class StreamPast(msgspec.Struct):
         if max_age and _ms(self.ts) - since_ms >= max_age * 1000:
             return f"events are kept for {max_age:g} s, and the turn was accepted before that"
         if not state.messages:
-            return "the stream of events was purged after the turn was accepted"
+            return _PURGED
         if self._may_have_been_full():
             return "the stream of events is full, and may have pushed the run's out"
         return None
@@ -62,6 +66,45 @@ class StreamPast(msgspec.Struct):
 
 
 _infos = msgspec.json.Decoder(StreamPast)
+
+
+class EventsPast:
+    """What a worker has seen of the stream of events since it was started."""
+
+    def __init__(self, jetstream: JetStream, subjects: Subjects) -> None:
+        self._jetstream = jetstream
+        self._subjects = subjects
+        self._gone_until = 0.0
+
+    async def look(self) -> StreamPast:
+        """As it is now; what it has lost is remembered. Raises `BrokerUnavailable`, `BrokerRefused`."""
+        past = await read_state(self._jetstream, self._subjects.events_stream)
+        if not past.state.messages:
+            self._gone_until = max(self._gone_until, _ms(past.state.last_ts))
+        return past
+
+    async def check(self) -> None:
+        """Whether the stream takes what runs say, as far as that can be seen without saying anything.
+
+        Raises `BrokerRefused`, `BrokerUnavailable`; `NoResponders` where nobody takes it.
+        """
+        stream = self._subjects.events_stream
+        try:
+            past = await self.look()
+        except BrokerRefused as error:
+            if error.err_code == STREAM_NOT_FOUND:
+                raise NoResponders(f"{stream} is not there") from None
+            raise
+        taken = past.config.get("subjects", [])
+        wanted = (self._subjects.events, self._subjects.fences)
+        if missing := [subject for subject in wanted if subject not in taken]:
+            raise NoResponders(f"{stream} does not take {', '.join(missing)}")
+
+    def may_have_lost(self, past: StreamPast, since_ms: int) -> str | None:
+        """As of the stream's past, and by what was seen of it before others spoke again."""
+        if since_ms <= self._gone_until:
+            return _PURGED
+        return past.may_have_lost(since_ms)
 
 
 async def read_state(jetstream: JetStream, stream: str) -> StreamPast:

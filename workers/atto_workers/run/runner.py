@@ -35,6 +35,7 @@ from atto_workers.run.acknowledging import Acknowledgements
 from atto_workers.run.attempts import Attempts, looks_new
 from atto_workers.run.effects import has_acted, has_effects
 from atto_workers.run.ending import Ending
+from atto_workers.run.evidence import EventsPast
 from atto_workers.run.journal import Progress
 from atto_workers.run.log import RunLog
 from atto_workers.run.loop import Answer, run_loop
@@ -80,6 +81,7 @@ class TurnRunner:
         jetstream: JetStream,
         subjects: Subjects,
         outbox: Outbox,
+        past: EventsPast,
         acknowledgements: Acknowledgements,
         cancels: Cancels,
         gateway: ModelGateway,
@@ -88,7 +90,7 @@ class TurnRunner:
     ) -> None:
         self._agent = agent
         self._store = store
-        self._attempts = Attempts(jetstream, subjects, outbox, assure=assure, verify=verify)
+        self._attempts = Attempts(jetstream, subjects, outbox, past, assure=assure, verify=verify)
         self._ending = Ending(acknowledgements, DeadLetters(jetstream, subjects), self._attempts)
         self._cancels = cancels
         self._gateway = gateway
