@@ -96,7 +96,7 @@ async def _run(plan: Plan, postgres: Postgres | None) -> list[Violation]:
         for client in list(fleet.clients):
             await fleet.gone(client, expected={0}, patience=2 * plan.patience + CLIENTS_PATIENCE)
         print("sessions are read", flush=True)
-        await audit(fleet.urls, plan.namespace, plan.path, plan.seed)
+        await audit(fleet.urls, plan.namespace, plan.path, plan.seed, plan.patience)
         await fleet.stop_workers()
         recorder.close()
         return fleet.mishaps

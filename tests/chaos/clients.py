@@ -199,6 +199,7 @@ async def main(directory: str, index: str, generation: str, url: str) -> None:
         while client is None:
             with contextlib.suppress(AttoError):  # the broker is away at the moment
                 client = await stack.enter_async_context(Client(url.split(","), namespace=plan.namespace))
+        print("ready", flush=True)  # noqa: T201 - to the parent
         await ClientProcess(plan, int(index), int(generation), url, client, stopping).run()
     obeying.cancel()
 

@@ -18,6 +18,8 @@ WEIGHTS: dict[str, float] = {
     "term": 2,
     "block": 1,
     "skew": 1,
+    "raise": 2,
+    "raise_in_model": 1,
     "cut": 2,
     "cut_at_ack": 1,
     "cut_at_commit": 1,
@@ -25,15 +27,14 @@ WEIGHTS: dict[str, float] = {
     **{f"fail_{point}": 1 for point in POINTS},
     "broker_kill": 2,
     "client_kill": 2,
+    "hostile_bytes": 1,
 }
 """What a run of chaos is made of where nothing else is asked for. `fail_…`: the worker kills itself at that
 point of a turn; `pause_…`: it pauses there for longer than it is taken for alive.
 """
 ON_REQUEST: dict[str, float] = {
+    "none": 1,
     **{f"pause_{point}": 1 for point in PAUSED_AT},
-    "raise": 2,
-    "raise_in_model": 1,
-    "hostile_bytes": 2,
     "deafen": 2,
     "term_saturated": 1,
     "term_stubborn": 1,
@@ -48,6 +49,10 @@ CLUSTER: dict[str, float] = {"node_kill": 2, "node_pause": 2}
 ALL: dict[str, float] = {**WEIGHTS, **ON_REQUEST, **POSTGRES, **CLUSTER}
 
 _OF_ONE_BROKER = {"broker_kill", "cut", "cut_at_ack", "cut_at_commit", "stall", "deafen", "hostile_bytes"}
+
+
+async def _none() -> None:
+    """Where nothing is to go wrong."""
 
 
 class Faults:
@@ -65,6 +70,7 @@ class Faults:
             **WorkerFaults(self._victims).actions(),
             **ConnectionFaults(self._victims).actions(),
             **BrokerFaults(self._victims, postgres).actions(),
+            "none": _none,
         }
         self._weights = fleet.plan.faults or self._usual(postgres)
 

@@ -77,8 +77,7 @@ class Fleet:
         self._stack.push_async_callback(self._kill_all)
         try:
             await asyncio.gather(*(self.start_worker() for _ in range(self.plan.workers)))
-            for index in range(CLIENTS):
-                await self.start_client(index)
+            await asyncio.gather(*map(self.start_client, range(CLIENTS)))
         except BaseException:
             await self._stack.aclose()
             raise
@@ -111,19 +110,16 @@ class Fleet:
 
     async def _start_worker(self, name: str) -> Child:
         # Half of the workers are not proxied: the proxies share a process with one another.
-        child = await self._start(
-            name, "tests.chaos.worker_process", [name], proxied=self.started % 2 == 0, stdout=True
-        )
+        is_proxied = self.started % 2 == 0
+        self.started += 1
+        child = await self._start(name, "tests.chaos.worker_process", [name], proxied=is_proxied)
         child.busy = True
         self.workers.append(child)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(START_PATIENCE):
-                if not await child.process.stdout.readline():
-                    await child.process.wait()
+        await _ready(child)
         return child
 
     async def start_client(self, index: int) -> Child:
-        """The next generation of client `index`: it takes up what the one before left."""
+        """The next generation of client `index`; returns when it takes up what the one before left."""
         generation = self._generations[index]
         self._generations[index] += 1
         child = await self._start(
@@ -132,7 +128,10 @@ class Fleet:
             [str(index), str(generation)],
             proxied=index == 0,
         )
+        child.busy = True
         self.clients.append(child)
+        await _ready(child)
+        child.busy = False
         return child
 
     def index_of(self, client: Child) -> int:
@@ -176,10 +175,7 @@ class Fleet:
     def _new_broker(self) -> EmbeddedBroker:
         return EmbeddedBroker(self.plan.path / "broker", port=self._ports[0])
 
-    async def _start(
-        self, name: str, module: str, arguments: list[str], *, proxied: bool, stdout: bool = False
-    ) -> Child:
-        self.started += stdout
+    async def _start(self, name: str, module: str, arguments: list[str], *, proxied: bool) -> Child:
         # In a cluster they find another node by themselves.
         proxy = Proxy(self.urls[0]) if proxied and self._cluster is None else None
         if proxy is not None:
@@ -190,7 +186,7 @@ class Fleet:
                 sys.executable,
                 *("-m", module, self.plan.directory, *arguments, url),
                 stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE if stdout else log,
+                stdout=asyncio.subprocess.PIPE,
                 stderr=log,
             )
         return Child(name, process, proxy)
@@ -210,6 +206,14 @@ class Fleet:
 
     def _log_tail(self, child: Child) -> str:
         return self._log(child.name).read_text(errors="replace")[-2000:]
+
+
+async def _ready(child: Child) -> None:
+    """Returns when the process says that it is, or has ended."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(START_PATIENCE):
+            if not await child.process.stdout.readline():
+                await child.process.wait()
 
 
 def _free_ports(count: int) -> list[int]:

@@ -153,6 +153,11 @@ def _add(history: History, line: AnyLine) -> None:  # noqa: C901, PLR0912 - a ca
             pass
 
 
+def labels_in(messages: Iterable[Message]) -> list[str]:
+    """Of the turns that a history holds, in its order."""
+    return [read_script(message.text).label for message in messages if message.role == "user"]
+
+
 def histories(directory: Path) -> Iterator[History]:
     """One at a time: a chaos run may have more than memory holds."""
     for session in sorted((directory / "sessions").iterdir()):

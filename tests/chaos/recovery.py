@@ -56,8 +56,6 @@ class Recoveries(Struct):
 
     def _look(self, number: int, history: History, spoken: list[Spoken], times: list[float]) -> None:
         fault = self.faults[number]
-        if fault.is_certain:
-            self.bit.add(number)
         before = spoken[: bisect_right(times, fault.t)]
         if fault.name == "client_kill":
             self._look_at_client(number, history)

@@ -55,6 +55,7 @@ class Tally(Struct):
 def judge(histories: Iterable[History], terms: Terms, mishaps: list[Violation]) -> tuple[Tally, Recoveries]:
     """`mishaps`: of processes."""
     tally, recoveries = Tally(violations=[*mishaps]), Recoveries(list(terms.faults))
+    recoveries.bit.update(number for number, fault in enumerate(terms.faults) if fault.is_certain)
     for history in histories:
         tally.add(history, terms)
         recoveries.add(history)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 
-from tests.chaos.mutants import commits, control, events, tools
+from tests.chaos.mutants import commits, control, doors, events, tools
 
 USUAL = (
     *("--workers", "2", "--sessions", "10", "--partitions", "8"),
@@ -30,7 +30,7 @@ def _mutant(
     breaks: Callable[[], None],
     promise: str,
     *more: str,
-    faults: Iterable[str] = ("client_kill",),
+    faults: Iterable[str] = ("none",),
     acts: Iterable[str] = (),
     seconds: float = 6,
 ) -> tuple[str, Mutant]:
@@ -59,7 +59,7 @@ MUTANTS: dict[str, Mutant] = dict(
         _mutant(tools.changes_forgotten, "state-follows-tools", faults=["fail_before_save"], acts=["work"]),
         _mutant(tools.results_exchanged, "history-is-whole", acts=["work"]),
         _mutant(tools.call_left_out, "committed-call-had-effect", acts=["work"]),
-        _mutant(control.reused_consumer_name, "accepted-turn-ends", faults=["stop", "kill"], seconds=12),
+        _mutant(control.newest_first, "session-order", acts=["burst"]),
         _mutant(control.known_taken_for_new, "at-most-once", faults=["broker_kill"],
                 acts=["work", "submit_again"]),
         _mutant(control.two_at_a_time, "one-at-a-time", acts=["burst"]),
@@ -67,6 +67,8 @@ MUTANTS: dict[str, Mutant] = dict(
         _mutant(control.cancels_unheard, "cancel-ends-run", "--patience", "5", acts=["cancel_long"],
                 seconds=12),
         _mutant(control.never_retried, "outcome-has-a-cause", acts=["talk"]),
+        _mutant(doors.exceptions_pass, "worker-survives", faults=["raise"], acts=["work"]),
+        _mutant(doors.strict_bytes, "accepted-turn-ends", faults=["hostile_bytes"], acts=["talk"]),
         _mutant(control.never_leaves, "worker-leaves", faults=["term"], acts=["talk_long"]),
     ]
 )  # fmt: skip

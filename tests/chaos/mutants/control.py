@@ -1,32 +1,30 @@
 """Mutants of who runs which turns, and when it stops."""
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any
 
-from atto_workers import cancels, intake, mailbox, ownership, steward
+from atto_workers import cancels, intake, mailbox, steward
 from atto_workers.gateway import retries
 from atto_workers.run import attempts, runner
+from atto_workers.run.scope import RunScope
 from tests.chaos.fail_points import replaced
 
 ONE_IN = 20
 """Runs, of which one takes those behind it along."""
 
 
-def reused_consumer_name() -> None:
-    """All owners of a partition call its consumer the same: a former one still pulls and acknowledges."""
-    replaced(ownership, "secrets", lambda _: SimpleNamespace(token_hex=lambda _: "same"))
-    replaced(
-        ownership.Ownership,
-        "claim",
-        lambda claim: lambda self, partition: claim(_nameless(self), partition),
-    )
+def newest_first() -> None:
+    """Of the turns that wait in a session, the newest begins first."""
 
+    def wrapper(deliver: Any) -> Any:
+        def delivered(self: mailbox.Mailboxes, delivery: Any) -> None:
+            deliver(self, delivery)
+            queue = delivery.claim.mailboxes[delivery.token].queue
+            queue.appendleft(queue.pop())
 
-def _nameless(own: ownership.Ownership) -> ownership.Ownership:
-    twin = ownership.Ownership.__new__(ownership.Ownership)
-    twin.__dict__.update(own.__dict__, _worker="anyone")
-    return twin
+        return delivered
+
+    replaced(mailbox.Mailboxes, "deliver", wrapper)
 
 
 def known_taken_for_new() -> None:
@@ -46,13 +44,16 @@ def known_taken_for_new() -> None:
 
 def two_at_a_time() -> None:
     """A turn that comes while another of its session runs begins at once."""
+    kept: list[asyncio.Task[None]] = []
 
     def wrapper(deliver: Any) -> Any:
         def delivered(self: mailbox.Mailboxes, delivery: Any) -> None:
             deliver(self, delivery)
             box = delivery.claim.mailboxes[delivery.token]
             if box.running is not None and box.queue:
-                self._tasks.create_task(self._run_aside(box.queue.pop()))
+                delivery = box.queue.pop()
+                beside = self._run_aside(delivery, RunScope(delivery.deadline()))
+                kept.append(asyncio.create_task(beside))
 
         return delivered
 
@@ -64,13 +65,14 @@ def queue_dropped() -> None:
     count = 0
 
     def wrapper(run: Any) -> Any:
-        async def ran(self: runner.TurnRunner, delivery: Any, *arguments: Any) -> None:
+        async def ran(self: runner.TurnRunner, delivery: Any, *arguments: Any) -> Any:
             nonlocal count
-            await run(self, delivery, *arguments)
+            ended = await run(self, delivery, *arguments)
             count += 1
             box = delivery.claim.mailboxes.get(delivery.token)
             if box is not None and count % ONE_IN == 0:
                 box.queue.clear()
+            return ended
 
         return ran
 
