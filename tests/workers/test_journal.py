@@ -98,3 +98,25 @@ def test_what_a_former_owner_says_late_does_not_count():
     assert progress.terminal is None
     assert progress.attempts == 2
     assert progress.next == 4
+
+
+def test_an_attempt_that_only_wrote_its_fence_lost_nothing():
+    progress = fold([EventBatch(attempt=1, events=())])
+    assert (progress.lost, progress.next, progress.attempts) == (None, 1, 1)
+
+
+@given(st.integers(2, 6))
+def test_a_fence_after_events_that_are_gone_tells_of_the_loss(since):
+    assert fold([EventBatch(attempt=2, since=since, events=())]).lost
+
+
+@given(st.integers(1, 4), st.data())
+def test_a_journal_without_its_beginning_is_lost_unless_only_first_words_are_left(steps, data):
+    events = a_run(steps)
+    cut = data.draw(st.integers(1, len(events) - 1))
+    last = data.draw(st.integers(cut + 1, len(events)))
+    left = events[cut:last]
+    progress = fold([EventBatch(events=(event,)) for event in left])
+    is_harmless = all(isinstance(event, TextDelta | ModelCompleted) and event.step == 1 for event in left)
+    assert (progress.lost is None) == is_harmless
+    assert progress.steps == []

@@ -14,10 +14,12 @@ from atto.protocol.events import (
     AnyEvent,
     EventBatch,
     ModelCompleted,
+    ReasoningDelta,
     RunCompleted,
     RunInterrupted,
     StepRestarted,
     TerminalEvent,
+    TextDelta,
     ToolCompleted,
     ToolStarted,
     is_terminal,
@@ -97,7 +99,7 @@ def fold(batches: list[EventBatch]) -> Progress:
     """What the batches of a run, in any order, add up to; what is void or comes after a hole is left out.
 
     But for the end of a run without a commit, which stands; one with a commit is told again. And where calls
-    of tools come after a hole, or there is no beginning, the journal is `lost`: more was done than it tells.
+    of tools come after a hole, or the beginning is gone, the journal is `lost`: more was done than it tells.
     """
     merger = Merger()
     said: list[AnyEvent] = []
@@ -119,9 +121,21 @@ def fold(batches: list[EventBatch]) -> Progress:
     for event in beyond:
         if is_terminal(event) and not isinstance(event, RunCompleted):
             progress.terminal = event
-    if (batches and not said) or any(map(_tells_of_a_call, beyond)):
+    is_beheaded = not said and not _may_begin(batches, beyond)
+    if is_beheaded or any(map(_tells_of_a_call, beyond)):
         progress.lost = "a part of the run's events has expired, or was removed"
     return progress
+
+
+def _may_begin(batches: list[EventBatch], beyond: list[AnyEvent]) -> bool:
+    """Whether nothing was done before what is there: an attempt that only wrote its fence, or first words
+    that outlived the message before them, which went down with its connection.
+    """
+    return all(batch.since == 1 for batch in batches) and all(map(_is_of_first_words, beyond))
+
+
+def _is_of_first_words(event: AnyEvent) -> bool:
+    return isinstance(event, TextDelta | ReasoningDelta | ModelCompleted) and event.step == 1
 
 
 def _tells_of_a_call(event: AnyEvent) -> bool:
