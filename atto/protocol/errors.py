@@ -25,6 +25,7 @@ AttoError
 │   │   └── ConnectionClosed    the connection is closed for good: no reconnect will come
 │   ├── UnsupportedNatsPy       the installed nats-py works differently inside
 │   ├── BrokerRefused           the broker answered with an error
+│   ├── NoSuchTurn              a queued turn is not there
 │   ├── DeadLetterUnusable      a dead letter cannot be put back
 │   ├── PostgresRefused         Postgres refuses the store: address, credentials, rights, pooler
 │   ├── TopologyMissing         the namespace was never declared
@@ -232,6 +233,12 @@ class BrokerRefused(OperatorError):
         self.status = status
         self.err_code = err_code
         self.description = description
+
+
+class NoSuchTurn(OperatorError):
+    """No turn of that number is in the stream: it has ended, or never was."""
+
+    code = "no_such_turn"
 
 
 class DeadLetterUnusable(OperatorError):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from cyclopts import App, CycloptsError
 from cyclopts.config import Env
 
-from atto_workers.cli import chat, declaring, doctor, letters, runs, sessions, watching, worker
+from atto_workers.cli import chat, declaring, doctor, letters, runs, sessions, turns, watching, worker
 from atto_workers.cli.exits import INTERRUPTED, USAGE, Unusable
 from atto_workers.cli.failures import report, tell
 from atto_workers.cli.options import OUTPUT, Output
@@ -47,6 +47,7 @@ app.command(sessions.app)
 app.command(watching.workers)
 app.command(watching.partitions)
 app.command(letters.app)
+app.command(turns.app)
 app.command(declaring.declare)
 app.command(doctor.doctor)
 app.register_install_completion_command()
