@@ -82,8 +82,13 @@ def test_subjects_are_those_of_the_code():
         subject.replace("<ns>", "ns") for subject in re.findall(r"^\| `(<ns>[^`]+)`", PAGE, re.MULTILINE)
     }
     assert {re.sub(r"<\w+>", "*", subject) for subject in listed} == {
-        subjects.turns, subjects.events, subjects.cancels, subjects.snapshots, subjects.dead_letters,
-    }  # fmt: skip
+        subjects.turns,
+        subjects.events,
+        subjects.fences,
+        subjects.cancels,
+        subjects.snapshots,
+        subjects.dead_letters,
+    }
 
 
 def test_numbers_are_those_of_the_code():
