@@ -55,20 +55,23 @@ def _messages(request: ModelRequest, origin: Origin) -> Iterator[dict[str, Any]]
         yield {"role": "system", "content": request.instruction}
     manners = manners_of(origin)
     ids: dict[str, str] = {}
-    answered = True
+    unanswered = False  # results, by the assistant
     for message in repaired(request.messages):
         match message.role:
             case "user":
-                if manners.answers_results and not answered:
+                if manners.answers_results and unanswered:
                     yield {"role": "assistant", "content": _INTERRUPTED}
                 yield {"role": "user", "content": _content(message.content, manners)}
+                unanswered = False
             case "assistant":
                 ids = _ids(message, origin, manners)
-                yield from _assistant(message, origin, manners, ids)
+                for written in _assistant(message, origin, manners, ids):
+                    yield written
+                    unanswered = False
             case "tool":
                 for part in message.content:
                     yield _result(part, ids)
-        answered = message.role != "tool"
+                unanswered = True
 
 
 def _ids(message: Message, origin: Origin, manners: Manners) -> dict[str, str]:

@@ -23,6 +23,7 @@ from atto.protocol.messages import (
 )
 
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.:-]")
+_BEGINS = re.compile(r"[A-Za-z_]")
 _DATA_URL = re.compile(r"data:(?P<media_type>[^;,]*)[^,]*;base64,(?P<data>.*)", re.DOTALL)
 
 _BEFORE_3 = re.compile(r"(?:.*/)?gemini-[12]\b")
@@ -42,7 +43,7 @@ def gemini_body(request: ModelRequest, *, origin: Origin, options: Mapping[str, 
     """
     body: dict[str, Any] = {
         "systemInstruction": _system(request.instruction),
-        "contents": list(_contents(request, origin)),
+        "contents": _signed(_joined(_contents(request, origin)), origin.model),
         "tools": _tools(request.tools),
         "generationConfig": {
             "temperature": request.temperature,
@@ -100,6 +101,28 @@ def _contents(request: ModelRequest, origin: Origin) -> Iterator[dict[str, Any]]
                 role, parts = "user", _results(message, provider_ids, origin.model)
         if parts:
             yield {"role": role, "parts": parts}
+
+
+def _joined(contents: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Answers that follow one another are one: the API takes calls behind the user or a result only."""
+    joined: list[dict[str, Any]] = []
+    for content in contents:
+        if joined and content["role"] == joined[-1]["role"] == "model":
+            joined[-1]["parts"] = [*joined[-1]["parts"], *content["parts"]]
+        else:
+            joined.append(content)
+    return joined
+
+
+def _signed(contents: list[dict[str, Any]], model: str) -> list[dict[str, Any]]:
+    """The first call of each answer has a signature, or what stands for one."""
+    if _BEFORE_3.match(model) is None:
+        for content in contents:
+            parts: list[dict[str, Any]] = content["parts"]
+            first = next((at for at, part in enumerate(parts) if "functionCall" in part), None)
+            if first is not None and not parts[first].get("thoughtSignature"):
+                parts[first] = {**parts[first], "thoughtSignature": _UNSIGNED}
+    return contents
 
 
 def _user_parts(content: tuple[AnyPart, ...]) -> Iterator[dict[str, Any]]:
@@ -193,7 +216,6 @@ def _foreign_parts(message: Message, origin: Origin) -> list[dict[str, Any]]:
     without their ids.
     """
     parts: list[dict[str, Any]] = []
-    unsigned = _BEFORE_3.match(origin.model) is None
     same = same_account(message.origin, origin)
     for part in message.content:
         if isinstance(part, TextPart) and part.text:
@@ -201,8 +223,7 @@ def _foreign_parts(message: Message, origin: Origin) -> list[dict[str, Any]]:
         elif same and isinstance(part, ReasoningPart) and (kept := _without_signature(part.native)):
             parts.append(kept)
         elif isinstance(part, ToolCallPart):
-            parts.append({**_call(part), **({"thoughtSignature": _UNSIGNED} if unsigned else {})})
-            unsigned = False
+            parts.append(_call(part))
     return parts
 
 
@@ -225,7 +246,8 @@ def _arguments(part: ToolCallPart) -> dict[str, Any]:
 
 def _name(name: str) -> str:
     """A model may have called something that is no name; the API refuses to hear of it."""
-    return _NOT_A_NAME.sub("_", name)[:64] or "unnamed"
+    written = _NOT_A_NAME.sub("_", name)
+    return (written if _BEGINS.match(written) else f"_{written}")[:64]
 
 
 def _results(message: Message, provider_ids: Mapping[str, str], model: str) -> list[dict[str, Any]]:

@@ -59,9 +59,7 @@ def _answer(
     """Adds the results of the calls, which are those of the last message of `whole`."""
     if not calls:
         return
-    found = [
-        results.get(call.id) or ToolResultPart(call.id, call.name, ORPHANED, is_error=True) for call in calls
-    ]
+    found = [_result_of(call, results) for call in calls]
     ids = [_unique(call.id, taken) for call in calls]
     if any(call.id != call_id for call, call_id in zip(calls, ids, strict=True)):
         fresh = iter(ids)
@@ -73,6 +71,14 @@ def _answer(
         whole.append(replace(message, content=tuple(content)))
         found = [replace(result, call_id=call_id) for result, call_id in zip(found, ids, strict=True)]
     whole.append(Message("tool", tuple(found)))
+
+
+def _result_of(call: ToolCallPart, results: dict[str, ToolResultPart]) -> ToolResultPart:
+    """Under the name by which the call was made."""
+    result = results.get(call.id)
+    if result is None:
+        return ToolResultPart(call.id, call.name, ORPHANED, is_error=True)
+    return result if result.name == call.name else replace(result, name=call.name)
 
 
 def _unique(call_id: str, taken: set[str]) -> str:

@@ -309,7 +309,7 @@ def joined(parts):
 
 @given(st.lists(_parts, max_size=6))
 def test_whatever_was_said_is_said_again(parts):
-    reader, assembler = GeminiReader(Failures("m")), Assembler(Origin("gemini", "m"))
+    reader, assembler = GeminiReader(Failures("m")), Assembler(Origin("gemini", "gemini-2.5-pro"))
     for payload in (*map(said, parts), ended()):
         for chunk in reader.read(json.dumps(payload).encode()):
             assembler.add(chunk)
@@ -320,7 +320,7 @@ def test_whatever_was_said_is_said_again(parts):
     assert message.text == "".join(texts)
     assert [part.name for part in message.tool_calls] == ["f"] * sum("functionCall" in p for p in parts)
     assert all(isinstance(part, TextPart | ReasoningPart | ToolCallPart) for part in message.content)
-    contents = gemini_body(ModelRequest(messages=(message,)), origin=Origin("gemini", "m"), options={})[
-        "contents"
-    ]
+    contents = gemini_body(
+        ModelRequest(messages=(message,)), origin=Origin("gemini", "gemini-2.5-pro"), options={}
+    )["contents"]
     assert [part for content in contents[:1] for part in content["parts"]] == joined(parts)
