@@ -60,6 +60,22 @@ docs: setup (setup "docs")
 test-producers *ARGS: setup
     @"{{bin}}/python" -m pytest tests/producers -m "producers or not producers" "$@"
 
+# what stands at the door, on the oldest and the newest nats-py that is allowed: each in a directory that goes again
+test-nats-py *ARGS: setup
+    #!/bin/sh
+    set -eu
+    cd "{{justfile_directory()}}"
+    for version in "==2.12.0" "<2.17"; do
+        target=$(mktemp -d)
+        trap 'rm -rf "$target"' EXIT
+        "{{bin}}/python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$target" "nats-py$version"
+        PYTHONPATH="$target" "{{bin}}/python" -c "import nats; print(nats.__file__)"
+        PYTHONPATH="$target" "{{bin}}/python" -m pytest tests/broker/test_wire.py tests/broker/test_nats_internals.py \
+            tests/broker/test_connection.py tests/broker/test_hearing.py tests/integration/test_hostile_bytes.py \
+            tests/integration/test_closed_for_good.py "$@"
+        rm -rf "$target"
+    done
+
 # the image and its services in the Docker engine of DOCKER_HOST, else the usual one of this machine, else
 # the one that the command ATTO_DOCKER_UP starts: it prints the variables to export
 test-containers *ARGS: setup (setup "containers")
