@@ -58,7 +58,10 @@ class UserCode:
 
     def __enter__(self) -> Self:
         self.since = time.monotonic()
-        self._task = task = _running_task()
+        try:
+            self._task = task = asyncio.current_task()
+        except RuntimeError:  # outside of any event loop
+            task = None
         if task is not None:
             self._outer = _open.get(task)
             _open[task] = self

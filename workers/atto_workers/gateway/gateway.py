@@ -87,7 +87,8 @@ class ModelGateway:
         failures: list[ModelError] = []
         for number, model in enumerate(models, start=1):
             try:
-                assembled = await self._upstream(model).call(
+                upstream = self._upstream(model)
+                assembled = await upstream.call(
                     model, request, on_chunk, on_restart, has_fallback=number < len(models)
                 )
             except ModelError as error:
@@ -99,7 +100,7 @@ class ModelGateway:
                 _log.info("the next model is asked: %s", error)
                 on_restart(error)
             else:
-                self._upstream(model).tally.taken_over += number > 1
+                upstream.tally.taken_over += number > 1
                 return assembled
         raise ValueError("a call needs at least one model")
 
