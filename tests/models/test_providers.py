@@ -1,6 +1,7 @@
 """The rule server: that it speaks as the providers do, and what its table of rules says."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from atto.protocol.messages import Message, ToolResultPart
 from atto.testing.model_checks import ask
 from atto.testing.model_dialect import Said, SaidCall
 from atto.testing.providers import PROVIDERS, RuleServer
+from atto.testing.providers.__main__ import page
 
 from .families import FAMILIES, before
 from .rule_samples import SAMPLES, broken
@@ -115,3 +117,8 @@ async def test_what_breaks_no_rule_is_answered(provider):
         assert server.refused == []
         assert reply.status_code == 200
         assert "ok" in reply.text
+
+
+def test_the_page_of_rules_is_that_of_the_code():
+    root = Path(__file__).parents[2]
+    assert (root / "docs" / "provider-rules.md").read_text() == page(), "python -m atto.testing.providers"
