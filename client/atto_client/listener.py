@@ -22,6 +22,8 @@ GAP_PATIENCE = 0.2
 """Seconds to wait for a missing event before it is looked for in the stream."""
 SILENCE_PATIENCE = (1.0, 2.0, 5.0, 10.0)
 """Seconds of silence before the stream is asked whether something was missed; the last one repeats."""
+GAP_DOUBT = 1.0
+"""Seconds after which a hole that the stream does not fill is laid to what was heard and never stored."""
 GAP_LIMIT = 30.0
 """Seconds after which a hole that the stream cannot fill is an error: its events have expired."""
 LIVE_LIMIT = 1000
@@ -59,6 +61,8 @@ class Listener:
         self._replayed: AsyncGenerator[EventBatch, None] | None = None
         self._read_until = 0
         self._merger = Merger()
+        self._doubted: Merger | None = None
+        self._is_doubtful = False
         self._gap_since: float | None = None
         self._silences = 0
         self._is_read = False
@@ -101,9 +105,13 @@ class Listener:
         """
         self._is_read = True
         while True:
-            events = self._merger.add(await self._next_batch())
+            batch = await self._next_batch()
+            events = self._merger.add(batch)  # that of now: it may have begun anew
             if not self._merger.has_gap:
                 self._gap_since = None
+                self._is_doubtful = False
+            if self._doubted is not None:
+                events = self._unlike(self._doubted, events)
             news = self._unknown(events) if self._after else events
             if news or (events and is_terminal(events[-1])):
                 return news
@@ -115,6 +123,23 @@ class Listener:
             self._on_close(self)
         if self._replayed is not None:
             await self._replayed.aclose()
+
+    def _begin_anew(self) -> None:
+        """By what is stored alone: the broker lets listeners hear what it then refuses to store, such as the
+        first words of an attempt that came too late, and those made void what stands.
+        """
+        self._doubted = self._doubted or self._merger
+        self._merger = Merger()
+        self._read_until = 0
+        self._behind = True
+
+    def _unlike(self, known: Merger, events: Sequence[AnyEvent]) -> Sequence[AnyEvent]:
+        """Leaves out what was handed out already; from the first difference on everything is news."""
+        for at, event in enumerate(events):
+            if known.speaker(event.seq) != self._merger.speaker(event.seq):
+                self._doubted = None
+                return events[at:]
+        return ()
 
     def _unknown(self, events: Sequence[AnyEvent]) -> Sequence[AnyEvent]:
         """Leaves out what a listener that saw event `after` already knows.
@@ -175,6 +200,9 @@ class Listener:
             return SILENCE_PATIENCE[min(self._silences, len(SILENCE_PATIENCE) - 1)]
         now = asyncio.get_running_loop().time()
         self._gap_since = self._gap_since or now
+        if now - self._gap_since > GAP_DOUBT and not self._is_doubtful:
+            self._is_doubtful = True
+            self._begin_anew()
         if now - self._gap_since > GAP_LIMIT:
             raise EventsMissing(
                 f"events of {self._subject} are missing from the stream: they have expired. "

@@ -33,6 +33,12 @@ class Merger:
         """The events that are here although one before them is missing."""
         return (event for _, event in self._early.values())
 
+    def speaker(self, number: int) -> int:
+        """The attempt whose event was handed out under `number`; 0 if there was none."""
+        if number >= self._next:
+            return 0
+        return next((attempt for first, attempt in reversed(self._said) if first <= number), 0)
+
     def add(self, batch: EventBatch) -> Sequence[AnyEvent]:
         """The events that `batch` makes due."""
         attempt, events = batch.attempt, batch.events

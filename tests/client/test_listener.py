@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import weakref
+from types import SimpleNamespace
 
 from atto.broker.alarms import Alarms
 from atto.broker.jetstream import Stored
@@ -60,6 +61,41 @@ async def test_a_hole_that_was_filled_does_not_shorten_the_patience_with_the_nex
     loop.call_later(0.05, listener._hear, Live(40))
     assert await numbers(listener) == [40, 41]
     await listener.stop_reading()
+
+
+async def test_words_that_the_broker_refused_do_not_hide_those_that_stand():
+    """A successor's opening is heard although the journal had moved on: it reads again, and speaks later."""
+    stream = Stream()
+    listener = Listener(stream, "EVENTS", "s", replay=False, alarms=Alarms(), on_close=lambda _: None)
+    former = EventBatch(attempt=1, events=deltas(1, 4))
+    refused = EventBatch(attempt=7, since=2, events=deltas(2, 2))
+    for heard in (EventBatch(attempt=1, events=deltas(1, 1)), refused, former):
+        listener._hear(SimpleNamespace(data=codec.encode(heard)))
+    assert [await numbers(listener), await numbers(listener)] == [[1], [2]]
+    standing = EventBatch(attempt=7, since=5, events=deltas(5, 6))
+    stream.stored = [
+        Stored("s", number, codec.encode(each), {}) for number, each in enumerate((former, standing), 1)
+    ]
+    listener._hear(SimpleNamespace(data=codec.encode(standing)))
+    loop = asyncio.get_running_loop()
+    ringing = loop.create_task(ring(listener))
+    async with asyncio.timeout(20):
+        assert await numbers(listener) == [2, 3, 4]  # the 2 of the refused attempt is void
+        assert await numbers(listener) == [5, 6]
+    ringing.cancel()
+    await listener.stop_reading()
+
+
+async def ring(listener):
+    """As its alarm does."""
+    while True:
+        await asyncio.sleep(0.05)
+        if listener.due < asyncio.get_running_loop().time():
+            listener.ring()
+
+
+def deltas(first, last):
+    return tuple(TextDelta(seq=number, step=1, text="x") for number in range(first, last + 1))
 
 
 async def test_a_closed_listener_is_gone_without_the_garbage_collector(jetstream, namespace):
