@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from tests.chaos.audit import audit
 from tests.chaos.case import Terms
 from tests.chaos.checker import Violation
-from tests.chaos.conversation import ACTS, ON_REQUEST
+from tests.chaos.conversation import ACTS
 from tests.chaos.faults import ALL, Faults
 from tests.chaos.fleet import CLIENTS_PATIENCE, Fleet
 from tests.chaos.history import histories
@@ -43,7 +43,7 @@ def make_plan(arguments: list[str], directory: str) -> tuple[Plan, bool]:
     )
     parser.add_argument("--interval", type=float, default=1.0, help="mean seconds between faults")
     parser.add_argument("--faults", nargs="*", choices=ALL, help="only these kinds")
-    parser.add_argument("--acts", nargs="*", choices=ACTS | ON_REQUEST, help="callers do only this")
+    parser.add_argument("--acts", nargs="*", choices=ACTS, help="callers do only this")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds in which every turn ends")
     parser.add_argument("--grace", type=float, default=10.0, help="of the workers, in seconds")
     parser.add_argument("--nodes", type=int, choices=(1, 3), default=1, help="of the brokers' cluster")
@@ -63,7 +63,7 @@ def make_plan(arguments: list[str], directory: str) -> tuple[Plan, bool]:
         mutant=given.mutant,
         interval=given.interval,
         faults=weights,
-        acts={name: (ACTS | ON_REQUEST)[name] for name in given.acts or ()},
+        acts={name: ACTS[name] for name in given.acts or ()},
         patience=given.patience,
         grace=given.grace,
         nodes=given.nodes,

@@ -5,7 +5,7 @@ import contextlib
 import random
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from atto.protocol.events import RunCompleted, TextDelta
 from atto.protocol.ids import new_run_id
 from tests.chaos.caller import Caller, Session
-from tests.chaos.turns import ALL_TOOLS, TOOLS, Script, make_script
+from tests.chaos.turns import Script, make_script
 
 SKEWS = (-3600.0, -400.0, -150.0, -100.0, 100.0, 150.0, 400.0, 3600.0)
 """Seconds by which clocks of callers are wrong: around the two minutes for which a broker knows an id."""
@@ -25,6 +25,8 @@ PATIENCE = 30.0
 
 ACTS: dict[str, float] = {
     "talk": 30,
+    "work": 10,
+    "submit_again": 8,
     "read": 6,
     "burst": 15,
     "flood": 1,
@@ -38,8 +40,6 @@ ACTS: dict[str, float] = {
     "repeat": 4,
 }
 """What callers do, and how often."""
-ON_REQUEST: dict[str, float] = {"work": 10, "submit_again": 8}
-"""What they do only where it is named."""
 
 
 def skewed(run_id: str, seconds: float) -> str:
@@ -105,12 +105,10 @@ class Conversation:
             self.session = None
             session.recorder.close()
 
-    def _script(
-        self, *, slow: bool = False, steps: int | None = None, tools: Sequence[str] = TOOLS
-    ) -> Script:
+    def _script(self, *, slow: bool = False, steps: int | None = None) -> Script:
         self._said += 1
         label = f"{self._name}#{self._said}"
-        return make_script(label, self._chance, slow=slow, steps=steps, tools=tools)
+        return make_script(label, self._chance, slow=slow, steps=steps)
 
     async def _read(self, session: Session) -> None:
         """Asks for the history as soon as the end of a turn is heard."""
@@ -127,7 +125,7 @@ class Conversation:
 
     async def _work(self, session: Session) -> None:
         """A turn of several steps with tools, under an id by a clock that may be wrong."""
-        script = self._script(steps=self._chance.randint(1, 3), tools=ALL_TOOLS)
+        script = self._script(steps=self._chance.randint(1, 3))
         script = replace(script, fails=self._chance.random() < 0.2)
         run_id = new_run_id()
         if self._chance.random() < 0.5:

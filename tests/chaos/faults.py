@@ -24,7 +24,9 @@ WEIGHTS: dict[str, float] = {
     "cut_at_ack": 1,
     "cut_at_commit": 1,
     "stall": 2,
-    **{f"fail_{point}": 1 for point in POINTS},
+    "deafen": 1,
+    **{f"fail_{point}": 0.7 for point in POINTS},
+    **{f"pause_{point}": 1 for point in PAUSED_AT},
     "broker_kill": 2,
     "client_kill": 2,
     "hostile_bytes": 1,
@@ -34,8 +36,6 @@ point of a turn; `pause_…`: it pauses there for longer than it is taken for al
 """
 ON_REQUEST: dict[str, float] = {
     "none": 1,
-    **{f"pause_{point}": 1 for point in PAUSED_AT},
-    "deafen": 2,
     "term_saturated": 1,
     "term_stubborn": 1,
     "events_full": 1,

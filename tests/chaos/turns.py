@@ -1,13 +1,11 @@
 """What turns ask of the scripted model and its tools: all of it is in the turn's text."""
 
 import random
-from collections.abc import Sequence
 
 import msgspec
 from msgspec import Struct
 
-TOOLS = ("note", "count", "look")
-ALL_TOOLS = (*TOOLS, "charge")
+TOOLS = ("note", "count", "look", "charge")
 AT_MOST_ONCE = {"charge"}
 READ_ONLY = {"look"}
 
@@ -50,13 +48,12 @@ def make_script(
     *,
     slow: bool = False,
     steps: int | None = None,
-    tools: Sequence[str] = TOOLS,
 ) -> Script:
     """Most turns are short; a few take their time, so that faults find something under way."""
     count = chance.choice((0, 0, 0, 1, 1, 2)) if steps is None else steps
     return Script(
         label,
-        tuple(tuple(chance.choices(tools, k=chance.choice((1, 1, 2)))) for _ in range(count)),
+        tuple(tuple(chance.choices(TOOLS, k=chance.choice((1, 1, 2)))) for _ in range(count)),
         chance.randint(2, 8),
         40 if slow else chance.choice((0, 0, 1, 1, 1, 2, 2, 5, 20)),
         chance.choice((1, 1, 1, 5, 30)),
