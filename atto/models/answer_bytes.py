@@ -8,6 +8,9 @@ import httpx2
 from atto.models.failures import Failures
 from atto.models.sse import MAX_EVENT, EventParser
 
+MAX_ANSWER = 64 * 1024 * 1024
+"""Bytes of one streamed answer, all its events and comments together."""
+
 
 class RawResponse(Protocol):
     """A response of an SDK's, as far as it is read here."""
@@ -30,8 +33,11 @@ async def payloads(response: RawResponse, failures: Failures) -> AsyncGenerator[
         if response.headers.get("content-type", "").startswith("application/json"):
             yield await _whole(response, failures)
             return
-        parser = EventParser()
+        parser, size = EventParser(), 0
         async for data in response.iter_bytes():
+            size += len(data)
+            if size > MAX_ANSWER:
+                raise failures.refused(f"the answer is larger than {MAX_ANSWER} bytes")
             for payload in parser.feed(data):
                 yield payload
     except httpx2.HTTPError as error:

@@ -1,17 +1,20 @@
 """Claude, through Anthropic's Messages API."""
 
-import asyncio
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from contextlib import aclosing
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from atto.models.anthropic_request import messages_body
+from atto.models.anthropic_request import going_on, messages_body
 from atto.models.anthropic_stream import MessagesReader
 from atto.models.base import Chunk, ModelRequest
 from atto.models.failures import Failures
-from atto.protocol.errors import InvalidAgent, MissingExtra, ModelError
+from atto.models.late import late_chunks
+from atto.models.media_urls import MEDIA_URLS, allowed_urls, check_media
+from atto.models.options import checked, checked_tools, own_options
+from atto.protocol.errors import InvalidAgent, MissingExtra
 from atto.protocol.messages import Origin
 
 if TYPE_CHECKING:
@@ -22,10 +25,12 @@ if TYPE_CHECKING:
 MAX_TOKENS = 8192
 """Tokens of an answer where nobody says otherwise. The API wants a number; all current models take this."""
 
+MAX_PAUSES = 16
+"""How often a turn that the provider paused is gone on with."""
+
 _ANTHROPIC = "https://api.anthropic.com"
 _HOST = ".anthropic.com"
 _NO_KEY = "no-key-needed"
-_CLOSING = 0.25
 
 
 class Anthropic:
@@ -45,6 +50,8 @@ class Anthropic:
     connection stands, and between two bytes.
     `options`: fields for the body of every request, such as `{"thinking": {"type": "enabled",
     "budget_tokens": 4000}}`; `output_config` is added to what is sent anyway, and None takes a field away.
+    `media_urls`: addresses of images and files that may go to the provider: schemes, of public hosts only,
+    and `scheme://host/path` for all below it.
     `client`: an `AsyncAnthropic` of your own, instead of key, URL and time-outs. Its retries are turned off.
     It serves one event loop, and you close it; otherwise each loop gets its own, until `aclose`.
     """
@@ -60,6 +67,7 @@ class Anthropic:
         connect_timeout: float = 10.0,
         read_timeout: float = 600.0,
         options: Mapping[str, Any] | None = None,
+        media_urls: Collection[str] = MEDIA_URLS,
         client: "AsyncAnthropic | None" = None,
     ) -> None:
         if find_spec("anthropic") is None:
@@ -73,7 +81,8 @@ class Anthropic:
         self._api_key = _key(api_key, self._base_url) if client is None else ""
         self._max_tokens = max_tokens
         self._timeouts = connect_timeout, read_timeout
-        self._options = dict(options or {})
+        self._options = own_options("Anthropic", options)
+        self._media_urls = allowed_urls("Anthropic", media_urls)
         self._origin = Origin(_provider(self._base_url), model, account)
         self._failures = Failures(f"{self._origin.provider}/{model}")
         self._wire_made: AnthropicWire | None = None
@@ -87,18 +96,39 @@ class Anthropic:
         return self._origin
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Chunk, None]:
-        """One request, no retries. Leaving it early closes the connection."""
+        """One request, no retries; more where the provider pauses its own turn (`pause_turn`), which it does
+        between tools that it runs itself: the answer is sent back, at most MAX_PAUSES times, and goes on.
+        Leaving it early closes the connection.
+        """
+        checked(self._failures, request.options)
+        check_media(request.messages, self._media_urls, self._failures)
         body = messages_body(request, origin=self._origin, max_tokens=self._max_tokens, options=self._options)
+        checked_tools(self._failures, body.get("tools"))
         reader = MessagesReader(self._failures)
+        for _ in range(MAX_PAUSES + 1):
+            async with aclosing(self._answer(body, reader)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            if not reader.paused:
+                break
+            for chunk in reader.begin_again():
+                yield chunk
+            body = going_on(body, reader.blocks, reader.container)
+        else:
+            raise self._failures.refused(f"the provider paused its turn more than {MAX_PAUSES} times")
+        for chunk in reader.end():
+            yield chunk
+
+    async def _answer(self, body: dict[str, Any], reader: MessagesReader) -> AsyncGenerator[Chunk, None]:
         async with self._wire().open(body) as payloads:
             async for payload in payloads:
                 for chunk in reader.read(payload):
                     yield chunk
-                if reader.done:
+                if reader.finished:
                     break
-            await _read_rest(payloads)
-        for chunk in reader.end():
-            yield chunk
+            async with aclosing(late_chunks(payloads, reader)) as late:
+                async for chunk in late:
+                    yield chunk
 
     async def aclose(self) -> None:
         """Closes the connections of the running event loop; a later stream opens new ones."""
@@ -123,16 +153,6 @@ class Anthropic:
         return anthropic_http.own_client(
             api_key=self._api_key, base_url=self._base_url, connect_timeout=connect, read_timeout=read
         )
-
-
-async def _read_rest(payloads: AsyncGenerator[bytes, None]) -> None:
-    """To the end, so that the connection can serve again; that is worth neither a failure nor a wait."""
-    try:
-        async with asyncio.timeout(_CLOSING):
-            async for _ in payloads:
-                pass
-    except (TimeoutError, ModelError):
-        return
 
 
 def _key(

@@ -14,6 +14,7 @@ import httpx2
 from atto.models.answer_bytes import named, payloads
 from atto.models.anthropic_errors import told
 from atto.models.failures import Failures
+from atto.models.http_client import model_client
 from atto.models.per_loop import PerLoop
 from atto.protocol.errors import ModelError
 
@@ -98,7 +99,7 @@ def own_client(
             base_url=base_url,
             timeout=timeout,
             max_retries=0,
-            http_client=httpx2.AsyncClient(timeout=timeout, limits=limits, follow_redirects=True),
+            http_client=model_client(timeout, limits),
             open_telemetry=False,
         )
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 from atto.models.base import ModelRequest, ToolSpec
 from atto.models.history import as_text, describe, is_own, plain, repaired
 from atto.models.openai_parts import is_text, same_account, spec_name
+from atto.models.options import with_tools
 from atto.protocol.messages import (
     AnyPart,
     FilePart,
@@ -31,7 +32,8 @@ def messages_body(
     request: ModelRequest, *, origin: Origin, max_tokens: int, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The body of the request. `options` and the request's own, in this order, replace what is built here
-    (`output_config` is added to); an option that is None takes the field away. The answer is always streamed.
+    (`tools` and `output_config` are added to); an option that is None takes the field away. The answer is
+    always streamed.
     """
     body: dict[str, Any] = {
         "model": origin.model,
@@ -68,7 +70,18 @@ def _goes_on_without_thinking(turns: Any) -> bool:
     return is_result and said[0].get("type") not in _THOUGHT
 
 
+def going_on(body: _Block, blocks: list[_Block], container: str | None) -> _Block:
+    """The request that goes on where a turn was paused, which is with all that it said so far."""
+    messages = cast("list[_Block]", body["messages"])
+    if messages[-1]["role"] == "assistant":
+        messages = messages[:-1]
+    further = {**body, "messages": [*messages, {"role": "assistant", "content": list(blocks)}]}
+    return {**further, "container": container} if container and "container" not in body else further
+
+
 def _merged(name: str, built: Any, given: Any) -> Any:
+    if name == "tools":
+        return with_tools(built, given)
     if name == "output_config" and isinstance(built, dict) and isinstance(given, dict):
         return {**cast("_Block", built), **cast("_Block", given)}
     return given

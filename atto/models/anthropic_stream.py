@@ -34,7 +34,9 @@ _REASONS = {
     "model_context_window_exceeded": "length",
     "refusal": "content_filter",
 }
+_CONTENT = frozenset({"content_block_start", "content_block_delta"})
 _DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
+_KNOWN_DELTAS = frozenset({*_DELTAS, "signature_delta", "citations_delta"})
 
 _EVENTS = {
     "",
@@ -78,10 +80,12 @@ class _Delta(msgspec.Struct):
     signature: str | None = None
     citation: Any = None
     stop_reason: str | None = None
+    container: Any = None
 
 
 class _Message(msgspec.Struct):
     usage: _Usage | None = None
+    container: Any = None
 
 
 class _Event(msgspec.Struct):
@@ -95,6 +99,7 @@ class _Event(msgspec.Struct):
     usage: _Usage | None = None
     content: list[_Json] | None = None
     stop_reason: str | None = None
+    container: Any = None
     error: Any = None
 
 
@@ -104,8 +109,9 @@ _events = msgspec.json.Decoder(_Event, strict=False)
 class _Block:
     """A content block that is being said."""
 
-    def __init__(self, index: int, start: _Json) -> None:
+    def __init__(self, index: int, start: _Json, slot: int) -> None:
         self.index = index
+        self.slot = slot
         self.json = start
         self.kind = start.get("type")
         self.pieces: list[str] = []
@@ -119,12 +125,34 @@ class _Block:
                 return ReasoningChunk(self.join(self.json.get("thinking")))
             case "tool_use":
                 call_id, name = _text(self.json.get("id")), _text(self.json.get("name"))
-                return ToolCallChunk(self.index, mend(call_id), mend(name))
+                return ToolCallChunk(self.slot, mend(call_id), mend(name))
             case _:
                 return None
 
+    def keep(self, delta: _Json) -> None:
+        """Takes a delta of a kind that is not known here: what it says is added to the fields that it names,
+        so that the block goes back whole.
+        """
+        for name, value in delta.items():
+            if name == "type":
+                continue
+            known = self.json.get(name)
+            if isinstance(known, str) and isinstance(value, str):
+                self.json[name] = known + value
+            elif isinstance(known, list) and isinstance(value, list):
+                self.json[name] = [*cast("list[Any]", known), *cast("list[Any]", value)]
+            elif value is not None:
+                self.json[name] = value
+
+    def final(self) -> _Json:
+        """The block as the API takes it back."""
+        said = "".join(self.pieces)
+        if self.kind in {"text", "thinking"}:
+            return _encodable({**self.json, str(self.kind): said})
+        return _encodable({**self.json, "input": _loads(said)} if said else self.json)
+
     def say(self, delta: _Delta) -> Chunk | None:
-        """Takes a delta; a kind that is not known here is left out."""
+        """Takes a delta of a kind that is known."""
         if delta.type == "signature_delta":
             self.json["signature"] = _text(self.json.get("signature")) + _text(delta.signature)
         elif delta.type == "citations_delta":
@@ -155,17 +183,17 @@ class _Block:
             case "tool_use":
                 return [*chunks, *self._end_call(said)]
             case _:
-                return [PartDone(_encodable({**self.json, "input": _loads(said)} if said else self.json))]
+                return [PartDone(self.final())]
 
     def _end_call(self, said: str) -> list[Chunk]:
         whole = self.json.get("input")
         chunks: list[Chunk] = []
         if not said and whole:
-            chunks.append(ToolCallChunk(self.index, arguments=mend(json.dumps(whole, ensure_ascii=False))))
+            chunks.append(ToolCallChunk(self.slot, arguments=mend(json.dumps(whole, ensure_ascii=False))))
         if _says_more(self.json, {"type", "id", "name", "input"}):
             said_again = {"id", "name", "input"}
             native = {name: value for name, value in self.json.items() if name not in said_again}
-            chunks.append(PartDone(_encodable(native), self.index))
+            chunks.append(PartDone(_encodable(native), self.slot))
         return chunks
 
     def _chunk(self, piece: str) -> Chunk | None:
@@ -175,15 +203,20 @@ class _Block:
             case "thinking":
                 return ReasoningChunk(piece)
             case "tool_use":
-                return ToolCallChunk(self.index, arguments=piece)
+                return ToolCallChunk(self.slot, arguments=piece)
             case _:
                 return None
 
 
 class MessagesReader:
-    """Reads one answer: `read` each payload, then `end`. `done`: it was said why it ends, and what it
-    cost; `message_stop`, after that, adds nothing.
+    """Reads one answer: `read` each payload, then `end`.
+
+    `finished`: it was said why it ends, and what it cost; `done`: `message_stop` came as well. `blocks`: the
+    content so far, as the API takes it back. `paused`: the provider wants to go on with a further request,
+    that ends with this content; `begin_again` before its answer is read.
     """
+
+    ended_speaking = False
 
     def __init__(self, failures: Failures) -> None:
         self._failures = failures
@@ -191,43 +224,78 @@ class MessagesReader:
         self._calls = False
         self._reason = ""
         self._usage: dict[str, Any] = {}
+        self._before = Usage()
+        self._slots = 0
+        self.blocks: list[_Json] = []
+        self.container: str | None = None
+        self.resumed = False
         self.done = False
+
+    @property
+    def finished(self) -> bool:
+        """It was said why the answer ends."""
+        return bool(self._reason)
+
+    @property
+    def paused(self) -> bool:
+        """The turn is not over, and no tool of ours has to answer first."""
+        return self._reason == "pause_turn" and not self._calls and bool(self.blocks)
+
+    def begin_again(self) -> list[Chunk]:
+        """Before the answer that goes on with this one: the last chunks of this."""
+        chunks = self._end_block()
+        self._before += _normalised(self._usage)
+        self._usage = {}
+        self._reason, self.resumed, self.done = "", False, False
+        self._slots += len(self.blocks) + 1
+        return chunks
 
     def read(self, payload: bytes) -> list[Chunk]:
         """The chunks in `payload`. Raises `ModelError` for an error event, and for what makes no sense."""
         if self.done:
             return []
         event = self._decode(payload)
+        if event.type in _CONTENT and self._reason:
+            self.resumed = True
         if event.type == "error" or (event.error and not event.type):
             raise self._failures.in_stream(told_in_stream(event.error))
         match event.type:
             case "content_block_start" if event.content_block is not None:
                 return [*self._end_block(), *self._begin(event.index, event.content_block)]
             case "content_block_delta" if event.delta is not None:
-                return self._say(event.index, event.delta)
+                return self._say(event.index, event.delta, payload)
             case "content_block_stop":
                 return self._end_block(event.index)
-            case "message_start" if event.message is not None:
-                self._count(event.message.usage)
-            case "message_delta":
-                self._count(event.usage)
-                self._reason = (event.delta and event.delta.stop_reason) or ""
-                self.done = bool(self._reason)
             case "message":
                 return self._whole(event)
             case _:
-                pass
-        return []
+                self._read_frame(event)
+                return []
 
     def end(self) -> list[Chunk]:
         """The last chunks of the answer. Raises `ModelError` if it was cut."""
         if not self._reason:
             raise self._failures.cut()
         chunks = self._end_block()
-        if self._usage:
-            chunks.append(UsageChunk(_normalised(self._usage)))
+        usage = self._before + _normalised(self._usage)
+        if usage != Usage():
+            chunks.append(UsageChunk(usage))
         reason = _REASONS.get(self._reason, self._reason)
         return [*chunks, FinishChunk("tool_calls" if self._calls and reason == "stop" else reason)]
+
+    def _read_frame(self, event: _Event) -> None:
+        """What is said of the message as a whole."""
+        match event.type:
+            case "message_start" if event.message is not None:
+                self._count(event.message.usage)
+                self._contain(event.message.container)
+            case "message_delta":
+                self._count(event.usage)
+                self._end_message(event.delta)
+            case "message_stop":
+                self.done = self.finished
+            case _:
+                pass
 
     def _decode(self, payload: bytes) -> _Event:
         try:
@@ -247,16 +315,32 @@ class MessagesReader:
             # half a surrogate pair is no JSON to msgspec; the joiners put the halves together
             return msgspec.convert(json.loads(payload.decode("utf-8", "replace")), _Event, strict=False)
 
+    def _end_message(self, delta: _Delta | None) -> None:
+        if delta is None:
+            return
+        self._contain(delta.container)
+        reason = delta.stop_reason or ""
+        if _REASONS.get(self._reason, self._reason) in {"", "stop"} and reason:
+            self._reason = reason
+
+    def _contain(self, container: Any) -> None:
+        """Where the provider runs code: a request that goes on has to name it."""
+        if isinstance(container, dict):
+            self.container = _text(cast("_Json", container).get("id")) or self.container
+
     def _begin(self, index: int, start: _Json) -> list[Chunk]:
-        self._block = block = _Block(index, start)
+        self._block = block = _Block(index, start, self._slots + index)
         self._calls = self._calls or block.kind == "tool_use"
         chunk = block.begin()
         return [] if chunk is None else [chunk]
 
-    def _say(self, index: int, delta: _Delta) -> list[Chunk]:
+    def _say(self, index: int, delta: _Delta, payload: bytes) -> list[Chunk]:
         block = self._block
         if block is None or block.index != index:
-            raise self._failures.cut(f"a delta is of block {index}, which was not begun")
+            raise self._failures.cut(f"a delta is of block {index}, which was not begun, or has ended")
+        if delta.type not in _KNOWN_DELTAS:
+            block.keep(cast("_Json", msgspec.json.decode(payload, type=_Kind, strict=False).delta))
+            return []
         chunk = block.say(delta)
         return [] if chunk is None else [chunk]
 
@@ -265,7 +349,11 @@ class MessagesReader:
         if block is None or (index is not None and block.index != index):
             return []
         self._block = None
-        return block.end()
+        chunks = block.end()
+        final = block.final()
+        if block.kind != "text" or str(final.get("text", "")).strip():
+            self.blocks.append(final)
+        return chunks
 
     def _whole(self, event: _Event) -> list[Chunk]:
         """What a server that does not stream said."""
@@ -273,6 +361,7 @@ class MessagesReader:
         for index, start in enumerate(event.content or ()):
             chunks += [*self._begin(index, start), *self._end_block()]
         self._count(event.usage)
+        self._contain(event.container)
         self._reason = event.stop_reason or ""
         self.done = bool(self._reason)
         return chunks
@@ -288,7 +377,7 @@ def _is_read(event: _Kind) -> bool:
     if event.type != "content_block_delta" or not isinstance(event.delta, dict):
         return event.type in _EVENTS
     kind = cast("_Json", event.delta).get("type")
-    return not isinstance(kind, str) or kind in {*_DELTAS, "signature_delta", "citations_delta"}
+    return not isinstance(kind, str) or kind in _KNOWN_DELTAS
 
 
 def _normalised(counts: dict[str, Any]) -> Usage:

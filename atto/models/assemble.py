@@ -32,6 +32,8 @@ they belong to are `malformed`: the model is told.
 """
 _ENDLESS = 16 * MAX_ARGUMENTS
 _SHOWN = 200  # characters of arguments that were cut
+_WHOLE = frozenset({"stop", "tool_calls"})
+_EMPTY = frozenset({"", "{}"})
 
 _objects = msgspec.json.Decoder(dict[str, Any])
 
@@ -63,11 +65,11 @@ class _Call:
     native: Any = None
     is_cut: bool = False
 
-    def build(self, taken: set[str]) -> ToolCallPart:
+    def build(self, taken: set[str], finish: str) -> ToolCallPart:
         text = "".join(self.pieces)
         if self.is_cut:
             text = f"(more than {MAX_ARGUMENTS:,} bytes, so they were cut) {text[:_SHOWN]}"
-        arguments = parse_arguments(text) if self.name else None
+        arguments = parse_arguments(text) if self.name and not _is_cut(text, finish) else None
         call_id = _unique(self.id, taken)
         if arguments is None:
             return ToolCallPart(call_id, self.name, malformed=_encodable(text), native=self.native)
@@ -79,8 +81,10 @@ class Assembler:
 
     The text of the message equals the text chunks, joined. Parts stand in the order in which they began.
     Every tool call has an id that is unique within the message, made up where the provider sent none or the
-    same twice. A call whose arguments are no JSON object or too long, or that has no name, is `malformed`.
-    The cost is linear in what was streamed. Raises `ModelError` for calls or arguments without end.
+    same twice. A call whose arguments are no JSON object or too long, or that has no name, is `malformed`,
+    and never runs; likewise a call without arguments in an answer that did not end by itself (`length` and
+    the like), since they may have been about to come, and any call of an answer that was filtered. The cost
+    is linear in what was streamed. Raises `ModelError` for calls or arguments without end.
     """
 
     def __init__(self, origin: Origin | None = None) -> None:
@@ -115,7 +119,10 @@ class Assembler:
         if self._finish is None:
             raise ModelError("the stream ended without its terminal marker", transient=True)
         taken: set[str] = set()
-        built = [part.build(taken) if isinstance(part, _Call) else part.build() for part in self._parts]
+        finish = self._finish
+        built = [
+            part.build(taken, finish) if isinstance(part, _Call) else part.build() for part in self._parts
+        ]
         content = tuple(part for part in built if part is not None)
         return Assembled(Message("assistant", content, self._origin), self._usage, self._finish)
 
@@ -177,6 +184,15 @@ def parse_arguments(text: str) -> dict[str, Any] | None:
 
 def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+
+
+def _is_cut(arguments: str, finish: str) -> bool:
+    """Whether a call may lack arguments that the model was going to give. Where the object is closed nothing
+    can be missing, but an empty one is what servers make of a call that broke off before its first argument.
+    """
+    if finish in _WHOLE:
+        return False
+    return finish == "content_filter" or "".join(arguments.split()) in _EMPTY
 
 
 def _unique(call_id: str, taken: set[str]) -> str:

@@ -7,8 +7,10 @@ from typing import Any, cast
 
 from atto.models.base import ModelRequest, ToolSpec
 from atto.models.chat_manners import Manners, manners_of
+from atto.models.chat_reasoning import DETAILS, as_piece, is_in_content, returned
 from atto.models.history import as_text, describe, is_own, plain, repaired, short_id
-from atto.models.openai_parts import arguments_text, data_url, file_text, is_text, spec_name
+from atto.models.openai_parts import arguments_text, cache_key, data_url, file_text, is_text, spec_name
+from atto.models.options import with_tools
 from atto.protocol.messages import (
     AnyPart,
     FilePart,
@@ -30,8 +32,9 @@ _AUDIO = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/
 def chat_body(
     request: ModelRequest, *, origin: Origin, by_openai: bool, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The body of the request. `options` and the request's own, in this order, replace what is built here; an
-    option that is None takes the field away, for servers that refuse it. The answer is always streamed.
+    """The body of the request. `options` and the request's own, in this order, replace what is built here,
+    except for `tools`, which are added; an option that is None takes the field away, for servers that refuse
+    it. The answer is always streamed.
 
     `by_openai`: OpenAI's own API, which has newer fields than those that speak like it.
     """
@@ -43,11 +46,14 @@ def chat_body(
         "max_completion_tokens" if by_openai else "max_tokens": request.max_tokens,
         "stop": list(request.stop) or None,
         "response_format": _response_format(request.output_schema),
-        "prompt_cache_key": (request.cache_key or None) if by_openai else None,
+        "prompt_cache_key": cache_key(request.cache_key) if by_openai else None,
         "stream_options": {"include_usage": True},
     }
-    merged = {**body, **options, **request.options, "stream": True}
-    return {name: value for name, value in merged.items() if value is not None}
+    for given in (options, request.options):
+        for name, value in given.items():
+            body[name] = with_tools(body.get(name), value) if name == "tools" else value
+    body["stream"] = True
+    return {name: value for name, value in body.items() if value is not None}
 
 
 def _messages(request: ModelRequest, origin: Origin) -> Iterator[dict[str, Any]]:
@@ -123,18 +129,38 @@ def _text(text: str) -> dict[str, Any]:
 def _assistant(
     message: Message, origin: Origin, manners: Manners, ids: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
-    """Reasoning is left out: the API has no place for it. A message that says nothing is none."""
+    """A message that says nothing is none."""
     text = "".join(map(plain, message.content))
     calls = message.tool_calls
     if not (text or calls):
         return
+    own = is_own(message, origin)
     written: dict[str, Any] = {"role": "assistant", "content": text or None}
+    if own:
+        written.update(_thought(message, always=manners.thinks_aloud))
     if calls:
-        own = is_own(message, origin)
         written["tool_calls"] = [_call(part, ids[part.id], own=own) for part in calls]
     if manners.thinks_aloud:
-        written["reasoning_content"] = _reason_for(calls)
+        written["reasoning_content"] = written.get("reasoning_content") or _reason_for(calls)
     yield written
+
+
+def _thought(message: Message, *, always: bool) -> dict[str, Any]:
+    """The reasoning, where it came: servers need it with the calls to which it led, and what is signed or
+    stood among the pieces of the content always. Elsewhere it would only cost tokens.
+    """
+    fields = returned(message.content)
+    if any(map(is_in_content, message.content)):
+        pieces = (as_piece(part) if is_in_content(part) else _said(part) for part in message.content)
+        fields["content"] = [piece for piece in pieces if piece is not None]
+    if always or message.tool_calls:
+        return fields
+    return {name: value for name, value in fields.items() if name in {DETAILS, "content"}}
+
+
+def _said(part: AnyPart) -> dict[str, Any] | None:
+    text = plain(part)
+    return _text(text) if text else None
 
 
 def _reason_for(calls: Sequence[ToolCallPart]) -> str:

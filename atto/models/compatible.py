@@ -1,10 +1,11 @@
 """Servers that speak OpenAI's APIs: Azure, Ollama, vLLM. No key of OpenAI's is ever sent to them."""
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from atto.models.media_urls import MEDIA_URLS
 from atto.models.openai import OpenAIChat
 from atto.models.openai_responses import OpenAIResponses
 from atto.protocol.errors import InvalidAgent
@@ -24,6 +25,7 @@ def azure(
     chat: bool = False,
     account: str = "",
     options: Mapping[str, Any] | None = None,
+    media_urls: Collection[str] = MEDIA_URLS,
 ) -> OpenAIResponses | OpenAIChat:
     """A model that is deployed at Azure, through its v1 endpoint (which needs no API version).
 
@@ -32,7 +34,8 @@ def azure(
     `api_key`: else `AZURE_OPENAI_API_KEY`; or `token`: an async function that gives a token of Entra ID for
     each request, for the scope `https://cognitiveservices.azure.com/.default`.
     `chat`: Chat Completions instead of Responses, for models that are not OpenAI's.
-    `account`: see `Origin`; `options`: fields for the body of every request.
+    `account`: see `Origin`; `options`: fields for the body of every request; `media_urls`: see
+    `OpenAIChat`.
 
     Raises `InvalidAgent` if the address or the key is missing, `MissingExtra` without the `openai` package.
     """
@@ -41,7 +44,9 @@ def azure(
         raise InvalidAgent("azure has no key: set AZURE_OPENAI_API_KEY, or pass `api_key` or `token`")
     base_url = _azure_url(resource, endpoint or os.environ.get("AZURE_OPENAI_ENDPOINT", ""))
     make = OpenAIChat if chat else OpenAIResponses
-    return make(deployment, api_key=key, base_url=base_url, account=account, options=options)
+    return make(
+        deployment, api_key=key, base_url=base_url, account=account, options=options, media_urls=media_urls
+    )
 
 
 def ollama(
@@ -51,6 +56,7 @@ def ollama(
     api_key: str = "",
     account: str = "",
     options: Mapping[str, Any] | None = None,
+    media_urls: Collection[str] = MEDIA_URLS,
 ) -> OpenAIChat:
     """A model that Ollama serves. `host`: such as `http://gpu-1:11434`; else `OLLAMA_HOST`, else
     `http://localhost:11434`. `api_key`: for a server behind a proxy that wants one.
@@ -58,7 +64,9 @@ def ollama(
     Raises `InvalidAgent` if the host is none, `MissingExtra` without the `openai` package.
     """
     base_url = _ollama_url(host or os.environ.get("OLLAMA_HOST", "").strip() or _OLLAMA)
-    return OpenAIChat(model, api_key=api_key, base_url=base_url, account=account, options=options)
+    return OpenAIChat(
+        model, api_key=api_key, base_url=base_url, account=account, options=options, media_urls=media_urls
+    )
 
 
 def vllm(
@@ -68,6 +76,7 @@ def vllm(
     api_key: str = "",
     account: str = "",
     options: Mapping[str, Any] | None = None,
+    media_urls: Collection[str] = MEDIA_URLS,
 ) -> OpenAIChat:
     """A model that vLLM serves. `base_url`: with the version; else `VLLM_BASE_URL`, else
     `http://localhost:8000/v1`. `api_key`: what the server was started with, if anything.
@@ -75,7 +84,9 @@ def vllm(
     Raises `InvalidAgent` if the URL is none, `MissingExtra` without the `openai` package.
     """
     url = base_url or os.environ.get("VLLM_BASE_URL", "").strip() or _VLLM
-    return OpenAIChat(model, api_key=api_key, base_url=url, account=account, options=options)
+    return OpenAIChat(
+        model, api_key=api_key, base_url=url, account=account, options=options, media_urls=media_urls
+    )
 
 
 def _azure_url(resource: str, endpoint: str) -> str:

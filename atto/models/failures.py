@@ -6,14 +6,30 @@ import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from atto.protocol.errors import ModelError
 
-_TRANSIENT = frozenset({408, 409, 429})
+_TRANSIENT = frozenset({408, 409, 425, 429})  # and all of 500 and more, such as Anthropic's 529
+_TRANSIENT_AT = {498: "groq.com"}
+"""Statuses that one provider alone means so: Groq has no flex capacity left; at Cohere a token is invalid."""
+_TRANSIENT_WORDS = frozenset(
+    {
+        # the model made what the API could not read, which is a matter of sampling (Groq, with 400)
+        "tool_use_failed",
+        "json_validate_failed",
+        "engine_overloaded_error",  # Moonshot
+        "server_overloaded",
+    }
+)
 _PERMANENT_WORDS = frozenset(
     {
         # what no waiting mends, whatever the status (openai: error codes; others: their error types)
         "insufficient_quota",
+        "exceeded_current_quota_error",  # Moonshot, with 429
+        "insufficient_balance",
+        "1113",  # z.ai, with 429: no balance
+        "1309",  # z.ai, with 429: the plan has expired
         "contract_spend_limit_reached",
         "enforced_spend_limit_reached",
         "linked_organization_spend_limit_reached",
@@ -25,6 +41,11 @@ _PERMANENT_WORDS = frozenset(
         "content_filter",
         "invalid_api_key",
         "model_not_found",
+    }
+)
+_BLAMING_WORDS = frozenset(
+    {
+        # general types, which say less than a status does, where there is one
         "invalid_request_error",
         "authentication_error",
         "permission_error",
@@ -60,10 +81,12 @@ class Failures:
 
     def status(self, status: int, headers: Mapping[str, str], body: Any) -> ModelError:
         """An HTTP status other than success, with the `error` object of its body or the body itself."""
+        if 300 <= status < 400:
+            return self._error(_redirected(status, headers), transient=False, status=status)
         text, words = _read(body)
         return self._error(
             f"HTTP {status}: {text}",
-            transient=_is_transient(status, words, headers.get("x-should-retry")),
+            transient=self._is_transient(status, words, headers.get("x-should-retry")),
             status=status,
             retry_after=retry_after(headers),
         )
@@ -74,9 +97,19 @@ class Failures:
         status = _status(error)
         return self._error(
             f"the stream reported an error: {text}",
-            transient=_is_transient(status or 500, words, None),
+            transient=self._is_transient(status, words, None),
             status=status,
         )
+
+    def _is_transient(self, status: int | None, words: frozenset[str], should_retry: str | None) -> bool:
+        if words & _PERMANENT_WORDS or should_retry == "false":
+            return False
+        if words & _TRANSIENT_WORDS or should_retry == "true":
+            return True
+        if status is None:
+            return not words & _BLAMING_WORDS
+        host = _TRANSIENT_AT.get(status)
+        return status in _TRANSIENT or status >= 500 or (host is not None and host in self._model)
 
     def _error(
         self, text: str, *, transient: bool, status: int | None = None, retry_after: float | None = None
@@ -113,10 +146,12 @@ def _seconds(value: str, unit: float, now: float) -> float | None:
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
-def _is_transient(status: int, words: frozenset[str], should_retry: str | None) -> bool:
-    if words & _PERMANENT_WORDS or should_retry == "false":
-        return False
-    return should_retry == "true" or status in _TRANSIENT or status >= 500
+def _redirected(status: int, headers: Mapping[str, str]) -> str:
+    place = urlsplit(headers.get("location", "")).netloc.rpartition("@")[2] or "another path"
+    return (
+        f"HTTP {status}: the server redirects to {place}, which is not followed, since the prompt would go "
+        "there: make the model with that `base_url`, if it is right"
+    )
 
 
 def _read(error: Any) -> tuple[str, frozenset[str]]:

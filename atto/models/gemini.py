@@ -1,9 +1,9 @@
 """Gemini, at AI Studio and at Vertex AI."""
 
-import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import aclosing
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -12,7 +12,10 @@ from atto.models.base import Chunk, ModelRequest
 from atto.models.failures import Failures
 from atto.models.gemini_request import gemini_body
 from atto.models.gemini_stream import GeminiReader
-from atto.protocol.errors import InvalidAgent, MissingExtra, ModelError
+from atto.models.late import late_chunks
+from atto.models.media_urls import MEDIA_URLS, allowed_urls, check_media
+from atto.models.options import checked, checked_tools, own_options
+from atto.protocol.errors import InvalidAgent, MissingExtra
 from atto.protocol.messages import Origin
 
 if TYPE_CHECKING:
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
 _GOOGLE = ".googleapis.com"
 _VERSION = re.compile(r"(?P<rest>.*)/(?P<version>v\d+(?:(?:alpha|beta)\d*)?)/?")
 _NO_KEY = "no-key-needed"
-_TRAILING = 5.0
 
 
 class Gemini:
@@ -44,6 +46,8 @@ class Gemini:
     `connect_timeout`, `read_timeout`: seconds until the connection stands, and between two bytes.
     `options`: fields for the body of every request, such as `{"generationConfig": {"topP": 0.9}}`. Objects
     are merged, `tools` are added to the agent's, None takes a field away.
+    `media_urls`: addresses of images and files that may go to the provider: schemes, of public hosts only,
+    and `scheme://host/path` for all below it.
     `client`: an `httpx2.AsyncClient` of your own, for proxies, certificates and headers. It serves one event
     loop, and you close it; otherwise each loop gets its own, until `aclose`.
     """
@@ -61,6 +65,7 @@ class Gemini:
         connect_timeout: float = 10.0,
         read_timeout: float = 600.0,
         options: Mapping[str, Any] | None = None,
+        media_urls: Collection[str] = MEDIA_URLS,
         client: "AsyncClient | None" = None,
     ) -> None:
         if not _installed():
@@ -76,7 +81,8 @@ class Gemini:
         self._credentials = credentials
         self._origin = Origin(provider, model, account or self._project)
         self._timeouts = connect_timeout, read_timeout
-        self._options = dict(options or {})
+        self._options = own_options("Gemini", options)
+        self._media_urls = allowed_urls("Gemini", media_urls)
         self._client = client
         self._failures = Failures(f"{provider}/{model}")
         self._failures.hide(self._api_key)
@@ -96,11 +102,19 @@ class Gemini:
         An answer that the model spoilt (`MALFORMED_FUNCTION_CALL` and the like) is a transient `ModelError`:
         there is nothing to go on with, and the next try is mostly fine.
         """
+        checked(self._failures, request.options)
+        check_media(request.messages, self._media_urls, self._failures)
         body = gemini_body(request, origin=self._origin, options=self._options)
+        checked_tools(self._failures, body.get("tools"))
         reader = GeminiReader(self._failures)
         async with self._wire().open(self._origin.model, body) as payloads:
-            while (chunks := await _next(payloads, reader)) is not None:
-                for chunk in chunks:
+            async for payload in payloads:
+                for chunk in reader.read(payload):
+                    yield chunk
+                if reader.finished:
+                    break
+            async with aclosing(late_chunks(payloads, reader)) as late:
+                async for chunk in late:
                     yield chunk
         for chunk in reader.end():
             yield chunk
@@ -137,20 +151,6 @@ class Gemini:
             location=self._location,
             credentials=self._credentials,
         )
-
-
-async def _next(payloads: AsyncGenerator[bytes, None], reader: GeminiReader) -> list[Chunk] | None:
-    """The chunks of the next payload; None: there is no other. Once the answer is complete, neither a failure
-    nor a server that does not hang up can spoil it.
-    """
-    try:
-        async with asyncio.timeout(_TRAILING if reader.finished else None):
-            payload = await anext(payloads, None)
-        return None if payload is None else reader.read(payload)
-    except (TimeoutError, ModelError):
-        if not reader.finished:
-            raise
-        return None
 
 
 def _installed() -> bool:

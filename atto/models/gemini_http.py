@@ -22,8 +22,10 @@ import msgspec
 from google import genai
 from google.genai import types
 
+from atto.models.answer_bytes import MAX_ANSWER
 from atto.models.failures import Failures
 from atto.models.gemini_errors import http_error
+from atto.models.http_client import bound_errors, model_client
 from atto.models.per_loop import PerLoop
 from atto.models.sse import MAX_EVENT, EventParser
 from atto.protocol.errors import ModelError
@@ -74,7 +76,7 @@ class _Transport(httpx2.AsyncBaseTransport):
         sent = self._http.build_request(
             request.method, request.url, content=exchange.body, headers=headers, timeout=self._timeout
         )
-        exchange.response = await self._http.send(sent, stream=True)
+        exchange.response = await self._http.send(sent, stream=True, follow_redirects=False)
         return httpx2.Response(200)
 
 
@@ -90,8 +92,8 @@ class _Connection:
         client: httpx2.AsyncClient | None,
     ) -> None:
         self._own = client is None
-        self._http = client or httpx2.AsyncClient(
-            limits=httpx2.Limits(max_connections=_STREAMS, max_keepalive_connections=_IDLE)
+        self._http = client or model_client(
+            timeout, httpx2.Limits(max_connections=_STREAMS, max_keepalive_connections=_IDLE)
         )
         self._outer = httpx2.AsyncClient(transport=_Transport(self._http, timeout, failures))
         self._sdk = genai.Client(
@@ -201,9 +203,10 @@ class GeminiWire:
         return self._failures.cut(text) if transient else self._failures.refused(text)
 
     async def _refusal(self, response: httpx2.Response) -> ModelError:
+        await bound_errors(response)
         try:
-            body = await self._whole(response)
-        except (httpx2.HTTPError, ModelError):
+            body = await response.aread()
+        except httpx2.HTTPError:
             body = b""
         return http_error(self._failures, response.status_code, response.headers, body)
 
@@ -213,8 +216,11 @@ class GeminiWire:
             if whole:
                 yield await self._whole(response)
                 return
-            parser = EventParser()
+            parser, size = EventParser(), 0
             async for data in response.aiter_bytes():
+                size += len(data)
+                if size > MAX_ANSWER:
+                    raise self._failures.refused(f"the answer is larger than {MAX_ANSWER} bytes")
                 for payload in parser.feed(data):
                     yield payload
         except httpx2.HTTPError as error:

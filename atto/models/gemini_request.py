@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from atto.models.base import ModelRequest, ToolSpec
 from atto.models.history import as_text, is_own, repaired
 from atto.models.openai_parts import same_account
+from atto.models.options import with_tools
 from atto.protocol.messages import (
     AnyPart,
     FilePart,
@@ -74,8 +75,8 @@ def _tools(specs: tuple[ToolSpec, ...]) -> list[dict[str, Any]] | None:
 def _merged(name: str, built: Any, option: Any) -> Any:
     if isinstance(built, dict) and isinstance(option, dict):
         return {**cast("dict[str, Any]", built), **cast("dict[str, Any]", option)}
-    if name == "tools" and isinstance(built, list) and isinstance(option, list):
-        return [*cast("list[Any]", built), *cast("list[Any]", option)]
+    if name == "tools":
+        return with_tools(built, option)
     return option
 
 

@@ -120,6 +120,9 @@ class GeminiReader:
         self._reasoning = SurrogateJoiner()
         self._reason = ""
         self._failure: ModelError | None = None
+        self.ended_speaking = False
+        self.resumed = False
+        self.done = False
 
     @property
     def finished(self) -> bool:
@@ -151,6 +154,7 @@ class GeminiReader:
 
     def _decode(self, payload: bytes) -> list[_Payload]:
         if payload.strip() == _DONE:
+            self.done = self.finished
             return []
         try:
             check_depth(payload, around=_AROUND)
@@ -176,11 +180,13 @@ class GeminiReader:
             self._reason = self._reason or "content_filter"
 
     def _read_candidate(self, candidate: _Candidate, chunks: list[Chunk]) -> None:
-        content = candidate.content or _Content()
-        for part in content.parts or ():
+        parts = (candidate.content and candidate.content.parts) or ()
+        for part in parts:
             self._read_part(part, chunks)
+        self.resumed = self.resumed or bool(parts and self._reason)
         reason = candidate.finish_reason or ""
-        if reason not in _UNSPECIFIED and not self.finished:
+        if reason not in _UNSPECIFIED and (not self._reason or (self._calls and self._reason == "stop")):
+            self.ended_speaking = bool(parts)
             self._reason = _REASONS.get(reason, reason.lower())
             self._failure = self._failed(reason, candidate.finish_message)
 

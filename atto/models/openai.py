@@ -1,13 +1,17 @@
 """Models of OpenAI, and of every server that speaks its Chat Completions API."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult
 
 from atto.models.base import Chunk, ModelRequest
 from atto.models.chat_request import chat_body
 from atto.models.chat_stream import ChatReader
-from atto.models.openai_access import OpenAIAccess, read_rest, server_of
+from atto.models.late import late_chunks
+from atto.models.media_urls import MEDIA_URLS, allowed_urls, check_media
+from atto.models.openai_access import OpenAIAccess, server_of
+from atto.models.options import checked, checked_tools, own_options
 from atto.protocol.messages import Origin
 
 if TYPE_CHECKING:
@@ -25,6 +29,8 @@ class OpenAIChat:
     `account`: tells apart accounts with one provider (see `Origin`).
     `connect_timeout`, `read_timeout`: seconds until the connection stands, and between two bytes.
     `options`: fields for the body of every request; one that is None takes the field away.
+    `media_urls`: addresses of images and files that may go to the provider: schemes, of public hosts only,
+    and `scheme://host/path` for all below it.
     `client`: an `AsyncOpenAI` of your own, instead of key, URL and time-outs. Its retries are turned off. It
     serves one event loop, and you close it; otherwise each loop gets its own, until `aclose`.
     """
@@ -39,6 +45,7 @@ class OpenAIChat:
         connect_timeout: float = 10.0,
         read_timeout: float = 600.0,
         options: Mapping[str, Any] | None = None,
+        media_urls: Collection[str] = MEDIA_URLS,
         client: "AsyncOpenAI | None" = None,
     ) -> None:
         self._access = OpenAIAccess(
@@ -53,7 +60,8 @@ class OpenAIChat:
             read_timeout=read_timeout,
             client=client,
         )
-        self._options = dict(options or {})
+        self._options = own_options("OpenAIChat", options)
+        self._media_urls = allowed_urls("OpenAIChat", media_urls)
 
     def __repr__(self) -> str:
         return f"OpenAIChat({self.origin.model!r}, provider={self.origin.provider!r})"
@@ -66,7 +74,10 @@ class OpenAIChat:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Chunk, None]:
         """One request, no retries. Leaving it early closes the connection."""
         access = self._access
+        checked(access.failures, request.options)
+        check_media(request.messages, self._media_urls, access.failures)
         body = chat_body(request, origin=self.origin, by_openai=access.by_openai, options=self._options)
+        checked_tools(access.failures, body.get("tools"))
         reader = ChatReader(access.failures)
         async with access.open(body) as payloads:
             async for payload in payloads:
@@ -74,7 +85,9 @@ class OpenAIChat:
                     yield chunk
                 if reader.finished or reader.done:
                     break
-            await read_rest(payloads, reader)
+            async with aclosing(late_chunks(payloads, reader)) as late:
+                async for chunk in late:
+                    yield chunk
         for chunk in reader.end():
             yield chunk
 

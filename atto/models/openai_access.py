@@ -1,17 +1,15 @@
 """How the adapters of OpenAI's APIs reach a server: key, address, client, and who answers there."""
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from atto.models.base import Chunk
 from atto.models.failures import Failures
-from atto.protocol.errors import InvalidAgent, MissingExtra, ModelError
+from atto.protocol.errors import InvalidAgent, MissingExtra
 from atto.protocol.messages import Origin
 
 if TYPE_CHECKING:
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
 _OPENAI = "https://api.openai.com/v1"
 _OPENAI_HOSTS = ("api.openai.com", ".api.openai.com", ".openai.azure.com")
 _NO_KEY = "no-key-needed"
-_TRAILING = 5.0
-_CLOSING = 0.25
 
 
 class OpenAIAccess:
@@ -96,30 +92,6 @@ class OpenAIAccess:
             raise self.failures.refused("the API key holds characters that cannot be sent")
         self.failures.hide(key)
         return key
-
-
-class Reader(Protocol):
-    """What makes chunks of payloads. `done`: nothing that matters can come any more."""
-
-    done: bool
-
-    def read(self, payload: bytes) -> list[Chunk]:
-        """The chunks in `payload`."""
-        ...
-
-
-async def read_rest(payloads: AsyncGenerator[bytes, None], reader: Reader) -> None:
-    """Reads on after the answer is complete: for the usage, and to the end, so that the connection can serve
-    again. Neither is worth a failure, nor a wait for a server that does not hang up.
-    """
-    try:
-        async with asyncio.timeout(_CLOSING if reader.done else _TRAILING) as patience:
-            async for payload in payloads:
-                reader.read(payload)
-                if reader.done:
-                    patience.reschedule(asyncio.get_running_loop().time() + _CLOSING)
-    except (TimeoutError, ModelError):
-        return
 
 
 def server_of(url: SplitResult) -> str:

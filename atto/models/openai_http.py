@@ -13,6 +13,7 @@ import openai
 
 from atto.models.answer_bytes import named, payloads
 from atto.models.failures import Failures
+from atto.models.http_client import model_client
 from atto.models.per_loop import PerLoop
 from atto.protocol.errors import ModelError
 
@@ -77,7 +78,7 @@ def own_client(
 
     def make() -> openai.AsyncOpenAI:
         # not the SDK's default client, which closes itself on whatever loop runs when it is collected
-        http = openai.DefaultAsyncHttpxClient(timeout=timeout)
+        http = model_client(timeout, openai.DEFAULT_CONNECTION_LIMITS)
         return openai.AsyncOpenAI(
             api_key=api_key, base_url=base_url, timeout=timeout, max_retries=0, http_client=http
         )

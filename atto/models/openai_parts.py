@@ -2,11 +2,13 @@
 
 import re
 from base64 import b64encode
+from hashlib import sha256
 
 import msgspec
 
 from atto.protocol.messages import FilePart, Origin, ToolCallPart
 
+_LONGEST_KEY = 64
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -29,6 +31,11 @@ def file_text(part: FilePart) -> str:
 def spec_name(name: str) -> str:
     """A model may have called something that is no name; the APIs refuse to hear of it."""
     return _NOT_A_NAME.sub("_", name)[:64] or "unnamed"
+
+
+def cache_key(key: str) -> str | None:
+    """Names the shared prefix to the provider, which takes 64 characters; session ids may be longer."""
+    return sha256(key.encode()).hexdigest() if len(key) > _LONGEST_KEY else key or None
 
 
 def arguments_text(part: ToolCallPart) -> str:

@@ -1,11 +1,15 @@
 """OpenAI's own models, through its Responses API."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult
 
 from atto.models.base import Chunk, ModelRequest
-from atto.models.openai_access import OpenAIAccess, read_rest, server_of
+from atto.models.late import late_chunks
+from atto.models.media_urls import MEDIA_URLS, allowed_urls, check_media
+from atto.models.openai_access import OpenAIAccess, server_of
+from atto.models.options import checked, checked_tools, own_options
 from atto.models.responses_request import responses_body
 from atto.models.responses_stream import ResponsesReader
 from atto.protocol.messages import Origin
@@ -29,6 +33,8 @@ class OpenAIResponses:
     `connect_timeout`, `read_timeout`: seconds until the connection stands, and between two bytes.
     `options`: fields for the body of every request, such as `{"reasoning": {"effort": "low", "summary":
     "auto"}}`. `text` and `include` are added to what is sent anyway; None takes a field away.
+    `media_urls`: addresses of images and files that may go to the provider: schemes, of public hosts only,
+    and `scheme://host/path` for all below it.
     `client`: an `AsyncOpenAI` of your own, instead of key, URL and time-outs. Its retries are turned off. It
     serves one event loop, and you close it; otherwise each loop gets its own, until `aclose`.
     """
@@ -43,6 +49,7 @@ class OpenAIResponses:
         connect_timeout: float = 10.0,
         read_timeout: float = 600.0,
         options: Mapping[str, Any] | None = None,
+        media_urls: Collection[str] = MEDIA_URLS,
         client: "AsyncOpenAI | None" = None,
     ) -> None:
         self._access = OpenAIAccess(
@@ -57,7 +64,8 @@ class OpenAIResponses:
             read_timeout=read_timeout,
             client=client,
         )
-        self._options = dict(options or {})
+        self._options = own_options("OpenAIResponses", options)
+        self._media_urls = allowed_urls("OpenAIResponses", media_urls)
 
     def __repr__(self) -> str:
         return f"OpenAIResponses({self.origin.model!r}, provider={self.origin.provider!r})"
@@ -76,7 +84,10 @@ class OpenAIResponses:
             raise access.failures.refused(
                 "the Responses API takes no `stop`: leave it out, or use OpenAIChat"
             )
+        checked(access.failures, request.options)
+        check_media(request.messages, self._media_urls, access.failures)
         body = responses_body(request, origin=self.origin, by_openai=access.by_openai, options=self._options)
+        checked_tools(access.failures, body.get("tools"))
         reader = ResponsesReader(access.failures)
         async with access.open(body) as payloads:
             async for payload in payloads:
@@ -84,7 +95,9 @@ class OpenAIResponses:
                     yield chunk
                 if reader.done:
                     break
-            await read_rest(payloads, reader)
+            async with aclosing(late_chunks(payloads, reader)) as late:
+                async for chunk in late:
+                    yield chunk
         for chunk in reader.end():
             yield chunk
 

@@ -7,37 +7,6 @@ import msgspec
 
 from atto.models.surrogates import mend
 from atto.protocol.codec import check_depth
-from atto.protocol.messages import Usage
-
-
-class _InputDetails(msgspec.Struct):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-
-
-class _OutputDetails(msgspec.Struct):
-    reasoning_tokens: int | None = None
-
-
-class UsageCount(msgspec.Struct):
-    """Tokens, in the API's words."""
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    input_tokens_details: _InputDetails | None = None
-    output_tokens_details: _OutputDetails | None = None
-
-    def normalised(self) -> Usage:
-        """Tokens, in our words."""
-        read = self.input_tokens_details or _InputDetails()
-        written = self.output_tokens_details or _OutputDetails()
-        return Usage(
-            input_tokens=self.input_tokens or 0,
-            output_tokens=self.output_tokens or 0,
-            cache_read_tokens=read.cached_tokens or 0,
-            cache_write_tokens=read.cache_write_tokens or 0,
-            reasoning_tokens=written.reasoning_tokens or 0,
-        )
 
 
 class _Incomplete(msgspec.Struct):
@@ -50,7 +19,7 @@ class Response(msgspec.Struct):
     status: str | None = None
     error: Any = None
     incomplete_details: _Incomplete | None = None
-    usage: UsageCount | None = None
+    usage: Any = None
     output: list[dict[str, Any]] | None = None
 
 
@@ -61,9 +30,12 @@ class Event(msgspec.Struct):
 
     type: str = ""
     object: str | None = None
-    output_index: int = 0
+    output_index: int | None = None
+    item_id: str | None = None
     summary_index: int = 0
     delta: Any = None
+    text: str | None = None
+    refusal: str | None = None
     arguments: str | None = None
     item: dict[str, Any] | None = None
     response: Response | None = None

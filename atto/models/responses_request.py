@@ -7,7 +7,8 @@ from typing import Any, cast
 
 from atto.models.base import ModelRequest, ToolSpec
 from atto.models.history import as_text, describe, is_own, plain, repaired
-from atto.models.openai_parts import arguments_text, data_url, file_text, is_text, spec_name
+from atto.models.openai_parts import arguments_text, cache_key, data_url, file_text, is_text, spec_name
+from atto.models.options import with_tools
 from atto.protocol.messages import (
     AnyPart,
     FilePart,
@@ -32,8 +33,8 @@ def responses_body(
     request: ModelRequest, *, origin: Origin, by_openai: bool, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The body of the request. `options` and the request's own, in this order, replace what is built here
-    (`text` and `include` are added to); an option that is None takes the field away. The answer is always
-    streamed. Nothing is stored at the provider unless the option `store` says so.
+    (`tools`, `text` and `include` are added to); an option that is None takes the field away. The answer is
+    always streamed. Nothing is stored at the provider unless the option `store` says so.
     """
     body: dict[str, Any] = {
         "model": origin.model,
@@ -43,7 +44,7 @@ def responses_body(
         "temperature": request.temperature,
         "max_output_tokens": request.max_tokens,
         "text": _text_format(request.output_schema),
-        "prompt_cache_key": (request.cache_key or None) if by_openai else None,
+        "prompt_cache_key": cache_key(request.cache_key) if by_openai else None,
         "store": False,
         "include": [] if _PLAIN.match(origin.model) else [_ENCRYPTED],
     }
@@ -55,6 +56,8 @@ def responses_body(
 
 
 def _merged(name: str, built: Any, given: Any) -> Any:
+    if name == "tools":
+        return with_tools(built, given)
     if name == "text" and isinstance(built, dict) and isinstance(given, dict):
         return {**cast("dict[str, Any]", built), **cast("dict[str, Any]", given)}
     if name == "include" and isinstance(built, list) and isinstance(given, list | tuple):

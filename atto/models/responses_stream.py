@@ -5,10 +5,12 @@ that event, `encrypted_content` may be incomplete.
 """
 
 import json
+from collections.abc import Iterable
 from typing import Any, cast
 
 import msgspec
 
+from atto.models.assemble import parse_arguments
 from atto.models.base import (
     Chunk,
     FinishChunk,
@@ -19,9 +21,11 @@ from atto.models.base import (
     UsageChunk,
 )
 from atto.models.failures import Failures
-from atto.models.responses_events import Event, Response, UsageCount, decode_event
+from atto.models.responses_events import Event, Response, decode_event
 from atto.models.surrogates import SurrogateJoiner, mend
+from atto.models.usage_counts import usage_of
 from atto.protocol.errors import InvalidTurn, ModelError
+from atto.protocol.messages import Usage
 
 _TEXT = {"response.output_text.delta", "response.refusal.delta"}
 _REASONING = {"response.reasoning_summary_text.delta", "response.reasoning_text.delta"}
@@ -53,25 +57,55 @@ _BLAMES = frozenset(
 
 
 class _Item:
-    """An output item that is being said. `spoke`: a delta of it came."""
+    """An output item that is being said. `slot`: its place among all; `said`: what was streamed of it.
 
-    def __init__(self) -> None:
+    `whole`: how its text or arguments read at its end, None before that.
+    """
+
+    def __init__(self, slot: int) -> None:
+        self.slot = slot
+        self.kind = ""
+        self.ids: set[str] = set()
         self.joiner = SurrogateJoiner()
-        self.spoke = False
+        self.said: list[str] = []
+        self.whole: str | None = None
+
+    def join(self, text: str) -> str:
+        """What can leave of `text`."""
+        piece = self.joiner.join(text)
+        self.said.append(piece)
+        return piece
+
+    def rest(self, whole: str) -> str:
+        """What was not streamed of `whole`. Where the two differ, what was streamed stands: it was heard."""
+        held = self.joiner.end()
+        said = "".join(self.said) + held
+        self.said = [said]
+        return held + whole[len(said) :] if whole.startswith(said) else held
 
 
 class ResponsesReader:
     """Reads one answer: `read` each payload, then `end`. `done`: a terminal event came; the rest is void."""
 
+    ended_speaking = False
+    resumed = False
+
     def __init__(self, failures: Failures) -> None:
         self._failures = failures
-        self._items: dict[int, _Item] = {}
-        self._prose: int | None = None
+        self._items: list[_Item] = []
+        self._by_index: dict[int, _Item] = {}
+        self._prose: _Item | None = None
         self._held: list[Chunk] = []
         self._calls = False
+        self._refused = False
         self._reason = ""
-        self._usage: UsageCount | None = None
+        self._usage: Usage | None = None
         self.done = False
+
+    @property
+    def finished(self) -> bool:
+        """The same as `done`."""
+        return self.done
 
     def read(self, payload: bytes) -> list[Chunk]:
         """The chunks in `payload`. Raises `ModelError` for an error event, and for what makes no sense."""
@@ -91,68 +125,106 @@ class ResponsesReader:
             raise self._failures.cut()
         chunks: list[Chunk] = [*self._held]
         if self._usage is not None:
-            chunks.append(UsageChunk(self._usage.normalised()))
-        return [*chunks, FinishChunk(self._reason or ("tool_calls" if self._calls else "stop"))]
+            chunks.append(UsageChunk(self._usage))
+        natural = "tool_calls" if self._calls else "refusal" if self._refused else "stop"
+        return [*chunks, FinishChunk(self._reason or natural)]
 
     def _read_event(self, event: Event) -> list[Chunk]:
-        kind, index = event.type, event.output_index
-        if kind in _TEXT or kind in _REASONING:
-            return self._said(index, event.delta, TextChunk if kind in _TEXT else ReasoningChunk)
+        kind = event.type
+        if kind in _TEXT:
+            self._refused = self._refused or kind != "response.output_text.delta"
+            return self._said(self._item(event), event.delta, TextChunk)
+        if kind in _REASONING:
+            return self._said(self._item(event), event.delta, ReasoningChunk)
         if kind == _ARGUMENTS:
-            return self._argued(index, event.delta)
+            return self._argued(self._item(event), event.delta)
         if kind == "response.output_item.added" and event.item is not None:
-            return self._began(index, event.item)
+            return self._began(event, event.item)
         if kind == "response.output_item.done" and event.item is not None:
-            return self._ended(index, event.item)
+            return self._ended(self._item(event, event.item), event.item)
         if kind == "response.reasoning_summary_part.added" and event.summary_index > 0:
-            return [ReasoningChunk("\n\n")]
+            return self._said(self._item(event), "\n\n", ReasoningChunk)
         if event.response is not None:
             return self._read_response(kind, event.response)
         return []
 
-    def _began(self, index: int, item: dict[str, Any]) -> list[Chunk]:
-        match item.get("type"):
-            case "message":
-                self._prose = index
+    def _item(self, event: Event, item: dict[str, Any] | None = None) -> _Item:
+        """The item that an event is of: by its index, else by its id, else the last; begun if it is new."""
+        ids = {event.item_id or ""} if item is None else _ids(item)
+        ids.discard("")
+        found = None if event.output_index is None else self._by_index.get(event.output_index)
+        if found is None and (event.output_index is None or ids):
+            found = next((known for known in self._items if known.ids & ids), None)
+        if found is None and event.output_index is None and not ids and self._items:
+            found = self._items[-1]
+        return found or self._begin(event.output_index, ids)
+
+    def _begin(self, index: int | None, ids: set[str]) -> _Item:
+        item = _Item(len(self._items))
+        item.ids |= ids
+        self._items.append(item)
+        if index is not None:
+            self._by_index[index] = item
+        return item
+
+    def _began(self, event: Event, item: dict[str, Any]) -> list[Chunk]:
+        """A start. The second of an item says nothing; another item's takes the place over."""
+        ids = _ids(item)
+        known = self._item(event, item) if event.output_index is not None or ids else self._begin(None, ids)
+        if known.kind and known.ids and ids and not known.ids & ids:
+            known = self._begin(event.output_index, ids)
+        elif known.kind:
+            return []
+        known.ids |= ids
+        known.kind = str(item.get("type"))
+        match known.kind:
+            case "message" if not known.said:
+                self._prose = known
                 return [TextChunk("")]
-            case "reasoning":
-                self._prose = index
+            case "reasoning" if not known.said:
+                self._prose = known
                 return [ReasoningChunk("")]
             case "function_call":
-                return [self._call(index, item)]
+                return [self._call(known, item)]
             case _:
                 return []
 
-    def _said(self, index: int, delta: Any, kind: type[TextChunk] | type[ReasoningChunk]) -> list[Chunk]:
-        text = self._item(index).joiner.join(_text(delta))
-        self._items[index].spoke = True
-        return [kind(text)] if text else []
+    def _said(self, item: _Item, delta: Any, kind: type[TextChunk] | type[ReasoningChunk]) -> list[Chunk]:
+        text = _text(delta)
+        if item.whole is not None:
+            # after its end: a piece that is said again, or one that its end left out
+            return [] if item.whole.endswith(text) else [kind(mend(text))]
+        piece = item.join(text)
+        return [kind(piece)] if piece else []
 
-    def _argued(self, index: int, delta: Any) -> list[Chunk]:
-        item = self._item(index)
-        item.spoke = True
+    def _argued(self, item: _Item, delta: Any) -> list[Chunk]:
+        if item.whole is not None:
+            if parse_arguments(item.whole) is None:
+                raise self._failures.cut("a piece of a call's arguments came after its end")
+            return []  # nothing belongs behind a whole object
         self._calls = True
-        return [ToolCallChunk(index, arguments=item.joiner.join(_text(delta)))]
+        return [ToolCallChunk(item.slot, arguments=item.join(_text(delta)))]
 
-    def _call(self, index: int, item: dict[str, Any], arguments: str = "") -> ToolCallChunk:
+    def _call(self, item: _Item, call: dict[str, Any], arguments: str = "") -> ToolCallChunk:
         self._calls = True
-        call_id = item.get("call_id") or item.get("id")
-        return ToolCallChunk(index, mend(_text(call_id)), mend(_text(item.get("name"))), arguments)
+        call_id = call.get("call_id") or call.get("id")
+        return ToolCallChunk(item.slot, mend(_text(call_id)), mend(_text(call.get("name"))), arguments)
 
-    def _ended(self, index: int, item: dict[str, Any]) -> list[Chunk]:
-        """The end of an item, and what was never streamed of it."""
-        known = self._items.pop(index, None) or _Item()
-        rest = known.joiner.end()
+    def _ended(self, known: _Item, item: dict[str, Any]) -> list[Chunk]:
+        """The end of an item, and what was never streamed of it. A second end says nothing."""
+        if known.whole is not None:
+            return []
+        known.ids |= _ids(item)
+        known.whole = whole = _whole_of(item)
+        rest = known.rest(whole)
         match item.get("type"):
             case "function_call":
-                whole = rest if known.spoke else mend(_text(item.get("arguments")))
-                return [self._call(index, item, whole), PartDone(item, index)]
+                return [self._call(known, item, rest), PartDone(item, known.slot)]
             case "message":
-                whole = rest if known.spoke else _texts(item.get("content"))
-                return self._close_prose(index, TextChunk(whole), item)
+                self._refused = self._refused or _refuses(item.get("content"))
+                return self._close_prose(known, TextChunk(rest), item)
             case "reasoning":
-                whole = rest if known.spoke else _texts(item.get("summary"), "\n\n")
-                return self._close_prose(index, ReasoningChunk(whole), item)
+                return self._close_prose(known, ReasoningChunk(rest), item)
             case _:
                 # in the middle of another item's text it would be taken for the end of that
                 opaque = PartDone(item)
@@ -161,9 +233,9 @@ class ResponsesReader:
                 self._held.append(opaque)
                 return []
 
-    def _close_prose(self, index: int, last: Chunk, item: dict[str, Any]) -> list[Chunk]:
+    def _close_prose(self, known: _Item, last: Chunk, item: dict[str, Any]) -> list[Chunk]:
         held = self._held
-        if self._prose == index:
+        if self._prose is known:
             self._prose, self._held = None, []
             return [last, PartDone(item), *held]
         return [last, PartDone(item)]
@@ -175,17 +247,22 @@ class ResponsesReader:
             raise self._failures.cut("the provider cancelled the response")
         if kind and kind not in _TERMINAL:
             return []
-        chunks = [] if kind else self._whole(response)
-        self._usage = response.usage
+        chunks = self._unsaid(response.output or ())
+        self._usage = usage_of(response.usage)
         self._reason = _finish(kind, response)
         self.done = True
         return chunks
 
-    def _whole(self, response: Response) -> list[Chunk]:
-        """What a server that does not stream said."""
-        return [
-            chunk for index, item in enumerate(response.output or ()) for chunk in self._ended(index, item)
-        ]
+    def _unsaid(self, output: Iterable[dict[str, Any]]) -> list[Chunk]:
+        """What the whole response holds beyond the events: all, of a server that does not stream."""
+        chunks: list[Chunk] = []
+        for index, item in enumerate(output):
+            ids = _ids(item)
+            known = next((one for one in self._items if one.ids & ids), None) or self._by_index.get(index)
+            if known is None:
+                known = self._begin(index, ids)
+            chunks += self._ended(known, item)
+        return chunks
 
     def _reported(self, error: Any) -> ModelError:
         if isinstance(error, dict):
@@ -193,11 +270,6 @@ class ResponsesReader:
             if fields.get("code") in _BLAMES:
                 return self._failures.in_stream({**fields, "status": 400})
         return self._failures.in_stream(error)
-
-    def _item(self, index: int) -> _Item:
-        if index not in self._items:
-            self._items[index] = _Item()
-        return self._items[index]
 
 
 def _finish(kind: str, response: Response) -> str:
@@ -212,8 +284,25 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
+def _ids(item: dict[str, Any]) -> set[str]:
+    return {_text(item.get("id")), _text(item.get("call_id"))} - {""}
+
+
+def _whole_of(item: dict[str, Any]) -> str:
+    """The text or the arguments of an item that is complete."""
+    match item.get("type"):
+        case "function_call":
+            return mend(_text(item.get("arguments")))
+        case "message":
+            return _texts(item.get("content"))
+        case "reasoning":
+            return _texts(item.get("summary"), "\n\n") or _texts(item.get("content"))
+        case _:
+            return ""
+
+
 def _texts(content: Any, between: str = "") -> str:
-    """The texts of an item's content: `output_text`, `refusal`, `summary_text`."""
+    """The texts of an item's content: `output_text`, `refusal`, `summary_text`, `reasoning_text`."""
     if not isinstance(content, list):
         return ""
     return mend(between.join(map(_text_of, cast("list[Any]", content))))
@@ -224,3 +313,9 @@ def _text_of(piece: Any) -> str:
         return ""
     fields = cast("dict[str, Any]", piece)
     return _text(fields.get("text") or fields.get("refusal"))
+
+
+def _refuses(content: Any) -> bool:
+    pieces = cast("list[Any]", content) if isinstance(content, list) else []
+    objects = (cast("dict[str, Any]", piece) for piece in pieces if isinstance(piece, dict))
+    return any(piece.get("type") == "refusal" for piece in objects)

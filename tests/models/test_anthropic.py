@@ -183,7 +183,7 @@ async def test_a_call_may_come_whole_or_without_arguments(server, model, ask):
 
 @pytest.mark.parametrize(
     ("reason", "finish"),
-    [("stop_sequence", "stop"), ("model_context_window_exceeded", "length"), ("pause_turn", "pause_turn")],
+    [("stop_sequence", "stop"), ("model_context_window_exceeded", "length"), ("new_reason", "new_reason")],
 )
 async def test_why_it_ended(server, model, ask, reason, finish):
     server.reply(*stream(started(), *say(0, "ok"), *ended(reason)))

@@ -267,7 +267,7 @@ async def test_one_connection_serves_one_request_after_the_other(server, model, 
 
 
 async def test_an_answer_is_not_held_up_by_a_server_that_does_not_hang_up(server, model, ask, monkeypatch):
-    monkeypatch.setattr("atto.models.gemini._TRAILING", 0.05)
+    monkeypatch.setattr("atto.models.late._TRAILING", 0.05)
     server.reply(sse(said(text("a")), ended()), asyncio.Event())
     assert (await ask(model)).message.text == "a"
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from atto.models import ModelRequest, ReasoningChunk, TextChunk, ToolSpec
+from atto.models import ModelRequest, PartDone, ReasoningChunk, TextChunk, ToolSpec
 from atto.protocol.errors import ModelError
 from atto.protocol.messages import Message, ReasoningPart, TextPart, ToolCallPart, Usage
 
@@ -148,14 +148,17 @@ async def test_content_as_a_list(server, model, ask):
     server.reply(
         sse(delta(content=[thinking]), delta(content=[{"type": "text", "text": "a"}]), finish()), DONE
     )
-    assert (await ask(model)).message.content == (ReasoningPart("hm"), TextPart("a"))
+    assert (await ask(model)).message.content == (
+        ReasoningPart("hm", native={"field": "content"}),
+        TextPart("a"),
+    )
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
 async def test_reasoning(server, model, request_hi, field):
     server.reply(sse(delta(**{field: "hm"}), delta(content="a"), finish()), DONE)
     chunks = [chunk async for chunk in model.stream(request_hi)]
-    assert chunks[:2] == [ReasoningChunk("hm"), TextChunk("a")]
+    assert chunks[:3] == [ReasoningChunk("hm"), PartDone({"field": field}), TextChunk("a")]
 
 
 async def test_a_refusal_is_what_the_model_says(server, model, ask):
@@ -220,8 +223,8 @@ async def test_one_connection_serves_one_request_after_the_other(server, model, 
 
 
 async def test_an_answer_is_not_held_up_by_a_server_that_does_not_hang_up(server, model, ask, monkeypatch):
-    monkeypatch.setattr("atto.models.openai_access._TRAILING", 0.05)
-    monkeypatch.setattr("atto.models.openai_access._CLOSING", 0.05)
+    monkeypatch.setattr("atto.models.late._TRAILING", 0.05)
+    monkeypatch.setattr("atto.models.late._CLOSING", 0.05)
     for ending in (sse(finish()), sse(finish()) + DONE):
         server.reply(sse(delta(content="a")), ending, asyncio.Event())
         assert (await ask(model)).message.text == "a"

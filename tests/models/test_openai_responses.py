@@ -206,7 +206,7 @@ async def test_a_break_after_the_end_costs_nothing(server, model, ask):
 
 
 async def test_an_answer_is_not_held_up_by_a_server_that_does_not_hang_up(server, model, ask, monkeypatch):
-    monkeypatch.setattr("atto.models.openai_access._CLOSING", 0.05)
+    monkeypatch.setattr("atto.models.late._CLOSING", 0.05)
     server.reply(answer("a"), asyncio.Event())
     assert (await ask(model)).message.text == "a"
 

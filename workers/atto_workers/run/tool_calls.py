@@ -243,7 +243,7 @@ class ToolCalls:
 
     def _tool(self, call: ToolCallPart) -> Tool[..., Any]:
         if call.malformed is not None:
-            raise ToolError(f"the arguments are not a JSON object: {call.malformed[:200]}")
+            raise ToolError(_unreadable(call.malformed))
         tool = self._agent.tool(call.name)
         if tool is None:
             known = ", ".join(spec.name for spec in self._agent.specs) or "none"
@@ -275,3 +275,10 @@ class ToolCalls:
             codec.check_depth(encoded, around=_AROUND)
             return None
         return f"the tool's state changes are nested more than {codec.MAX_DEPTH - _AROUND} levels deep"
+
+
+def _unreadable(arguments: str) -> str:
+    """The text for the model whose call has no arguments to run it with."""
+    if not arguments.strip(" {}"):
+        return "the call was cut off before its arguments, and did not run: make it again"
+    return f"the call did not run: its arguments are not a whole JSON object: {arguments[:200]}"
