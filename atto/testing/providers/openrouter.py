@@ -48,12 +48,17 @@ def details_of(message: Json) -> list[Json]:
     return cast("list[Json]", found) if isinstance(found, list) else []
 
 
+def _token(detail: Json) -> object:
+    """What a detail is known by: its signature, what is encrypted, else its summary."""
+    return detail.get("signature") or detail.get("data") or detail.get("summary")
+
+
 def _signed(ask: Ask) -> Iterator[Violation]:
     for at, message in enumerate(ask.items("messages")):
-        for number, detail in enumerate(details_of(message)):
+        signed = [detail for detail in details_of(message) if detail.get("type") != "reasoning.summary"]
+        for number, detail in enumerate(signed):
             content = detail.get("text") if detail.get("type") == "reasoning.text" else "encrypted"
-            token = detail.get("signature") or detail.get("data")
-            if not is_sealed(token, _PROVIDER, ask, content):
+            if not is_sealed(_token(detail), _PROVIDER, ask, content):
                 yield Violation(f"messages.{at}.content.{number}: Invalid `signature` in `thinking` block")
 
 
@@ -73,7 +78,7 @@ def _by_gemini(message: Json) -> bool:
 
 def _moved(ask: Ask) -> Iterator[Violation]:
     for at, message in enumerate(ask.items("messages")):
-        tokens = [detail.get("signature") or detail.get("data") for detail in details_of(message)]
+        tokens = [_token(detail) for detail in details_of(message)]
         if message.get("role") != "assistant" and tokens:
             yield Violation(f"messages.{at}: reasoning_details belong to the assistant")
         if len(set(map(str, tokens))) != len(tokens):
@@ -120,7 +125,13 @@ def answer(said: Said, ask: Ask) -> list[bytes]:
         }
         thought.append({"reasoning_details": [signed]})
     if _is_gemini(ask):
-        thought = [{"reasoning": piece} for piece in said.reasoning]
+        thought = [
+            {
+                "reasoning": piece,
+                "reasoning_details": [{"type": "reasoning.summary", "summary": piece, "index": 0}],
+            }
+            for piece in said.reasoning
+        ]
         if said.calls:
             data = seal(_PROVIDER, ask, "encrypted")
             encrypted = {
