@@ -59,6 +59,9 @@ FAMILIES: dict[str, Family] = {
     "openrouter": Family(
         _openai(OpenAIChat, "anthropic/claude-sonnet-4.5", "https://openrouter.ai/api/v1"), reasons=True
     ),
+    "openrouter-gemini": Family(
+        _openai(OpenAIChat, "google/gemini-3-pro", "https://openrouter.ai/api/v1"), reasons=True
+    ),
     "groq": Family(_openai(OpenAIChat, "qwen/qwen3-32b", "https://api.groq.com/openai/v1"), reasons=True),
     "mistral": Family(_openai(OpenAIChat, "magistral-medium", "https://api.mistral.ai/v1"), reasons=True),
     "mistral-plain": Family(_openai(OpenAIChat, "mistral-large", "https://api.mistral.ai/v1")),

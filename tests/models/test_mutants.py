@@ -162,6 +162,11 @@ MUTANTS = {
         ("deepseek", "chat"),
         "content that is no text",
     ),
+    "a cache key is too long": (
+        [(responses_request, "cache_key", lambda key: key)],
+        ("chat", "responses"),
+        "prompt_cache_key of more than 64 characters",
+    ),
     "a name goes as it is": (
         [(chat_request, "spec_name", lambda name: f"{name} !")],
         ("chat", "chat"),
