@@ -111,9 +111,10 @@ async def test_a_broker_for_small_messages_only_is_told(namespace: str, tmp_path
     assert findings["limits"]["status"] == "warning"
 
 
-async def test_the_shipped_permissions_allow_all_that_a_role_is_examined_for(tmp_path: Path):
+@pytest.mark.parametrize("file", ["tenant.conf", "users.conf"])
+async def test_the_shipped_permissions_allow_all_that_a_role_is_examined_for(tmp_path: Path, file: str):
     (tmp_path / "config").mkdir()
-    async with serving(tmp_path / "config", "users.conf") as broker:
+    async with serving(tmp_path / "config", file) as broker:
         await declare(broker.url, **login("atto-admin"))
         for role, examined, wanted in (
             ("worker", "worker", (0, "ok")),

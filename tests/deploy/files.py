@@ -48,8 +48,8 @@ def program_variables(program: str) -> set[str]:
 
 
 def login_of(user: str) -> str:
-    """The prefix of the user's inboxes, as users.conf allows it."""
-    [prefix] = re.findall(rf'"(_INBOX\.atto\.\w+\.{user})\.>"', (NATS / "users.conf").read_text())
+    """The prefix of the user's inboxes, as tenant.conf allows it."""
+    [prefix] = re.findall(rf'"(_INBOX\.atto\.\w+\.{user})\.>"', (NATS / "tenant.conf").read_text())
     return prefix
 
 

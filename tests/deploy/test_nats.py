@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from atto.broker.binary import find_server
-from tests.deploy.files import NATS, variables_of
+from tests.deploy.files import DEPLOY, K8S, NATS, variables_of
 from tests.permissions.certificates import Authority
 from tests.permissions.keys import Key
 
 FILES = sorted(file.name for file in NATS.glob("*.conf"))
-# permissions.conf is to be included: by itself it sets what nothing uses, and the server refuses that.
-WHOLE = [name for name in FILES if name != "permissions.conf"]
+# To be included: by themselves they set what nothing uses, and the server refuses that.
+PARTS = {"permissions.conf", "exports.conf"}
+WHOLE = [name for name in FILES if name not in PARTS]
 ROUTES = '["nats://route:route@nats-1:6222", "nats://route:route@nats-2:6222"]'
 
 
@@ -61,9 +62,18 @@ def test_it_does_not_start_without_its_secrets(name: str, environment: dict[str,
         assert done.returncode != 0, f"{name} is content without ${variable}"
 
 
+def test_deployments_serve_callers_from_accounts_of_their_own():
+    """Within one account a reply subject of a caller is written to, wherever it leads."""
+    shipped = [*DEPLOY.glob("compose*.yaml"), *K8S.rglob("*.yaml"), NATS / "cluster.conf"]
+    shipped += [NATS / "kustomization.yaml"]
+    assert [path.name for path in shipped if "users.conf" in path.read_text()] == ["scaledobject.yaml"]
+    assert "/etc/atto/tenant.conf" in (DEPLOY / "compose.single.yaml").read_text()
+    assert "UNSAFE BETWEEN TENANTS" in (NATS / "users.conf").read_text()
+
+
 def test_a_cluster_keeps_its_data_and_shuts_out_strangers():
     text = (NATS / "cluster.conf").read_text()
-    assert text.index("include users.conf") < text.index("\njetstream {"), "the include would take it back"
+    assert text.index("include tenant.conf") < text.index("\njetstream {"), "the include would take it back"
     assert re.search(r'store_dir: "/data"', text)
     assert re.search(
         r"cluster \{.*authorization \{ user: route, password: \$NATS_ROUTE_PASSWORD", text, re.DOTALL

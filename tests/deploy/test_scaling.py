@@ -10,12 +10,9 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from atto.broker.connection import connected
-from atto.broker.jetstream import JetStream
-from atto.broker.server import EmbeddedBroker
 from atto_client import Client
-from atto_workers import Topology
 from tests.deploy.files import K8S, documents
+from tests.permissions.deployment import declare, login, serving
 
 [SCALED, _] = documents(K8S / "components" / "keda" / "scaledobject.yaml")
 [TRIGGER] = SCALED["spec"]["triggers"]
@@ -38,13 +35,10 @@ async def test_the_metric_is_the_number_of_turns(tmp_path: Path, turns: int):
         port = probe.getsockname()[1]
     url = urlsplit(TRIGGER["metadata"]["url"])
     assert (url.hostname, url.port) == ("nats.atto.svc.cluster.local", 8222)
-    async with EmbeddedBroker(tmp_path, config=f"http: 127.0.0.1:{port}") as broker:
-        async with (
-            connected(broker.url, name="test", on_reconnect=lambda: None) as connection,
-            JetStream(connection) as jetstream,
-        ):
-            await Topology(partitions=4).declare(jetstream)
-        async with Client(broker.url) as client:
+    config = f"include tenant.conf\nhttp: 127.0.0.1:{port}\n"
+    async with serving(tmp_path, config) as broker:
+        await declare(broker.url, **login("atto-admin"))
+        async with Client(broker.url, **login("atto-producer")) as client:
             for number in range(turns):
                 await client.submit(f"s{number}", "hi")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{url.path}?{url.query}", timeout=5) as answer:

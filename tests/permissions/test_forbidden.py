@@ -162,6 +162,15 @@ async def test_a_worker_does_not_write_for_those_who_may_not(guarded, target):
         assert await admin.last(stream, target) == before
 
 
+async def test_a_worker_cannot_remove_the_keys_of_the_others_with_one_header(guarded):
+    async with trying(guarded.url, **login("atto-worker")) as tried:
+        key = "$KV.atto-members.mine"
+        await tried.connection.request(key, b"{}")
+        for rollup in ("all", "sub"):
+            refused = await tried.connection.request(key, b"{}", headers={"Nats-Rollup": rollup})
+            assert "rollup not permitted" in refused.data.decode()
+
+
 async def test_nobody_comes_in_without_a_password_or_with_anothers(guarded):
     for options in ({}, {**login("atto-client"), "password": "password-of-atto-worker"}):
         with pytest.raises(BrokerUnavailable, match=r"(?i)authorization"):

@@ -22,8 +22,10 @@ from atto_workers import DeadLetters, Worker
 from tests.permissions.deployment import CONFIGURATION, declare, echo, login, serving, trying
 
 VIOLATION = re.compile("permissions violation.*", re.IGNORECASE)
-# by the store after a lost commit (below), and to answer other accounts (test_accounts.py)
-NOT_USED_HERE = {"$JS.API.STREAM.PURGE.KV_atto-sessions", "_R_.>"}
+# by the store after a lost commit (below)
+NOT_USED_HERE = {"$JS.API.STREAM.PURGE.KV_atto-sessions"}
+# answers to clients of the same account, and to those of others
+NOT_USED_WITH = {"tenant.conf": {"_INBOX.atto.client.>"}, "users.conf": {"_R_.>"}}
 
 
 @pytest.fixture
@@ -77,10 +79,11 @@ def a_stalling_agent(stall: Stall) -> Agent:
     return Agent("noting", ScriptedModel.of(model), tools=[note])
 
 
+@pytest.mark.parametrize("file", ["tenant.conf", "users.conf"])
 @pytest.mark.usefixtures("nothing_is_refused")
-async def test_all_roles_from_submit_to_dead_letters(tmp_path, published):
+async def test_all_roles_from_submit_to_dead_letters(tmp_path, published, file):
     stall = Stall(reached=asyncio.Event())
-    async with serving(tmp_path, "users.conf") as broker:
+    async with serving(tmp_path, file) as broker:
         await declare(broker.url, **login("atto-admin"))
         async with (
             Client(broker.url, **login("atto-client")) as client,
@@ -97,21 +100,29 @@ async def test_all_roles_from_submit_to_dead_letters(tmp_path, published):
                 await is_full(client)
                 await is_dead(broker, client)
                 handed_over = await is_stalled(client, stall)
+            await handed_over.cancel("enough")
             async with worker:
-                await handed_over.cancel("enough")
                 with pytest.raises(RunCancelled, match="enough"):
                     await handed_over.result()
                 for asking in (client, admin):
                     assert (await asking.snapshot("user-123")).version == 2
                 async with Worker(echo(), nats=broker.url, grace=5.0, **login("atto-worker")):
                     assert (await client.run("user-456", "both").result()).text == "both"
+                    await have_pinged_one_another(published["atto-worker"])
     for role in ("producer", "client", "worker"):
         unused = {
             pattern
             for pattern in allowed(role.upper())
             if not any(map(matches(pattern), published[f"atto-{role}"]))
         }
-        assert unused <= NOT_USED_HERE
+        assert unused <= NOT_USED_HERE | NOT_USED_WITH[file]
+
+
+async def have_pinged_one_another(published: set[str]) -> None:
+    """As neighbours do once a second."""
+    for prefix in ("atto.worker.", "_INBOX.atto.worker."):
+        while not any(subject.startswith(prefix) for subject in published):
+            await asyncio.sleep(0.05)
 
 
 async def is_stalled(client: Client, stall: Stall) -> Run:

@@ -1,4 +1,4 @@
-"""TLS in both directions: tls.conf beside users.conf."""
+"""TLS in both directions: tls.conf beside tenant.conf."""
 
 import asyncio
 import logging
@@ -35,7 +35,7 @@ async def secured(authority: Authority, tmp_path: Path) -> AsyncGenerator[Embedd
         "ATTO_TLS_KEY": str(server.key),
         "ATTO_TLS_CA": str(authority.ca),
     }
-    config = "include users.conf\ninclude tls.conf\n"
+    config = "include tenant.conf\ninclude tls.conf\n"
     async with serving(tmp_path, config, **paths) as broker:
         yield broker
 

@@ -166,7 +166,7 @@ class Presence:
         if not self._jetstream.connection.is_connected:
             return  # the key expires, and a worker that is told to stop does not wait for a broker
         with suppress(BrokerUnavailable, BrokerRefused):
-            await self._put(b"", {"KV-Operation": "PURGE", "Nats-Rollup": "sub", "Nats-TTL": "1s"})
+            await self._put(b"", {"KV-Operation": "DEL", "Nats-TTL": "1s"})
         await self.announce()
 
     async def announce(self, gone: str = "") -> None:

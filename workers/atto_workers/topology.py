@@ -268,7 +268,8 @@ class Topology:
     def _members_config(self) -> dict[str, Any]:
         """Who is here: keys that expire unless they are renewed.
 
-        On disk, for a stream in memory is gone, with its configuration, when the server starts again.
+        On disk, for a stream in memory is gone, with its configuration, when the server starts again. Without
+        roll-ups: a header of one message would remove all keys.
         """
         bucket = self.subjects.members_bucket
         return self._stream(
@@ -278,7 +279,6 @@ class Topology:
             max_bytes=MEMBERS_MAX_BYTES,
             discard="new",  # a key that lives is not pushed out
             allow_msg_ttl=True,
-            allow_rollup_hdrs=True,
             metadata={BOUNDS_KEY: "1"},
         )
 

@@ -70,5 +70,5 @@ def _asked(subjects: Subjects, role: Role) -> list[str]:
         f"$JS.API.CONSUMER.DELETE.{turns}.{_NAME}",
         f"$JS.API.CONSUMER.MSG.NEXT.{turns}.{_NAME}",
         *(f"$JS.API.STREAM.MSG.GET.{name}" for name in (events, cancels)),
-        *(f"$JS.API.DIRECT.GET.{name}" for name in (events, cancels, members)),
+        *(f"$JS.API.DIRECT.GET.{name}" for name in (events, members)),
     ]
