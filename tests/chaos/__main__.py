@@ -46,6 +46,7 @@ def make_plan(arguments: list[str], directory: str) -> tuple[Plan, bool]:
     parser.add_argument("--acts", nargs="*", choices=ACTS, help="callers do only this")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds in which every turn ends")
     parser.add_argument("--grace", type=float, default=10.0, help="of the workers, in seconds")
+    parser.add_argument("--backlog", type=int, default=12, help="unfinished turns that a session may have")
     parser.add_argument("--nodes", type=int, choices=(1, 3), default=1, help="of the brokers' cluster")
     parser.add_argument("--keep", action="store_true", help="keep the records whatever comes of it")
     given = parser.parse_args(arguments)
@@ -67,6 +68,7 @@ def make_plan(arguments: list[str], directory: str) -> tuple[Plan, bool]:
         patience=given.patience,
         grace=given.grace,
         nodes=given.nodes,
+        backlog=given.backlog,
     )
     return plan, given.keep
 

@@ -19,6 +19,8 @@ SKEWS = (-3600.0, -400.0, -150.0, -100.0, 100.0, 150.0, 400.0, 3600.0)
 """Seconds by which clocks of callers are wrong: around the two minutes for which a broker knows an id."""
 REMEMBERED = 8
 """Ended turns of a session that may be submitted once more."""
+BACK_OFF = 0.3
+"""Seconds before one who was refused says something else."""
 PATIENCE = 30.0
 """Seconds after which a conversation goes on without the end of a run; that is awaited later."""
 
@@ -169,6 +171,7 @@ class Conversation:
         script = self._script()
         async with self._caller.attached(session, script, run_id=self._perhaps_named()) as run:
             if run is None:
+                await asyncio.sleep(BACK_OFF)
                 return
             also = self._caller.client.attach(session.id, run.run_id)
             listeners = [run, also] if self._chance.random() < 0.15 else [run]

@@ -16,6 +16,8 @@ WEIGHTS: dict[str, float] = {
     "kill": 3,
     "stop": 3,
     "term": 2,
+    "term_saturated": 0.7,
+    "term_stubborn": 0.7,
     "block": 1,
     "skew": 1,
     "raise": 2,
@@ -28,6 +30,7 @@ WEIGHTS: dict[str, float] = {
     **{f"fail_{point}": 0.7 for point in POINTS},
     **{f"pause_{point}": 1 for point in PAUSED_AT},
     "broker_kill": 2,
+    "events_full": 1,
     "client_kill": 2,
     "hostile_bytes": 1,
 }
@@ -36,9 +39,6 @@ point of a turn; `pause_…`: it pauses there for longer than it is taken for al
 """
 ON_REQUEST: dict[str, float] = {
     "none": 1,
-    "term_saturated": 1,
-    "term_stubborn": 1,
-    "events_full": 1,
     "events_deleted": 1,
 }
 """What is inflicted only where it is named."""

@@ -38,7 +38,7 @@ def ack_before_save() -> None:
 
     async def early(self: runner.TurnRunner, attempt: Any, *_: Any) -> None:
         await self._ending.acknowledge(attempt.delivery)
-        await self._ending._jetstream.connection.flush()
+        await self._ending._acknowledgements._jetstream.connection.flush()
 
     def wrapper(execute: Any) -> Any:
         async def executed(*arguments: Any) -> Any:

@@ -3,9 +3,9 @@
 import asyncio
 from typing import Any
 
-from atto_workers import cancels, intake, mailbox, steward
+from atto_workers import cancels, mailbox, steward
 from atto_workers.gateway import retries
-from atto_workers.run import attempts, runner
+from atto_workers.run import acknowledging, log, opening, runner
 from atto_workers.run.scope import RunScope
 from tests.chaos.fail_points import replaced
 
@@ -28,18 +28,34 @@ def newest_first() -> None:
 
 
 def known_taken_for_new() -> None:
-    """A turn that comes for the first time counts as one whose run id nobody has had before."""
-    replaced(attempts, "_is_new", lambda _: lambda *_: True)
+    """Whoever comes first to a turn need not prove that its run is new."""
 
-    def wrapper(reconnected: Any) -> Any:
-        def undoubted(self: intake.Intake) -> None:
-            reconnected(self)
-            for pulling in self._pulls.values():
-                pulling.claim.doubtful_until_ms = 0
+    async def at_once(self: opening.Opening, batch: bytes, on_proven: Any) -> None:
+        self.is_sent = self.is_proven = True
+        await self._jetstream.connection.publish(self._subject, batch)
+        on_proven()
 
-        return undoubted
+    replaced(opening.Opening, "send", lambda _: at_once)
+    replaced(log.Fence, "headers", lambda _: None)
 
-    replaced(intake.Intake, "reconnected", wrapper)
+
+def fence_ignored() -> None:
+    """A former owner that wakes up says and does what it was about to."""
+
+    async def always(*_: Any) -> bool:
+        return True
+
+    replaced(log.Fence, "headers", lambda _: None)
+    replaced(steward.Steward, "assure", lambda _: always)
+
+
+def acks_not_repeated() -> None:
+    """An acknowledgement that was lost with its connection is not sent again."""
+
+    async def nothing(*_: Any, **__: Any) -> None:
+        """It was sent once."""
+
+    replaced(acknowledging.Acknowledgements, "_repeat", lambda _: nothing)
 
 
 def two_at_a_time() -> None:

@@ -14,34 +14,13 @@ ONE_IN = 10
 """Calls, of which one is not made."""
 
 
-class _Unconfirmed:
-    """A log that is never confirmed."""
-
-    def __init__(self, log: Any) -> None:
-        self._log = log
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._log, name)
-
-    async def confirm(self) -> None:
-        """Nothing is waited for."""
-
-
 def begun_unsaid() -> None:
     """A call begins before anybody else knows of it."""
 
-    def wrapper(begin: Any) -> Any:
-        async def begun(self: tool_calls.ToolCalls, call: Any) -> Any:
-            log = self._log
-            self._log = _Unconfirmed(log)
-            try:
-                return await begin(self, call)
-            finally:
-                self._log = log
+    async def at_once(*_: Any) -> None:
+        """Nothing is waited for."""
 
-        return begun
-
-    replaced(tool_calls.ToolCalls, "_begin", wrapper)
+    replaced(tool_calls.ToolCalls, "_confirm", lambda _: at_once)
 
 
 def key_of_the_process() -> None:
