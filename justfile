@@ -91,7 +91,7 @@ test-containers *ARGS: setup (setup "containers")
 chaos SECONDS SEED *ARGS: setup
     @"{{bin}}/python" -m tests.chaos "$@"
 
-# what things cost: `just bench turns` for a turn, `growth` for commits, `all` for everything (docs/performance.md)
+# what things cost: `just bench turns` for a turn, `compare TREE` beside another tree (docs/performance.md)
 bench *ARGS: setup
     #!/bin/sh
     set -eu

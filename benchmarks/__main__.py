@@ -4,7 +4,7 @@ import importlib
 import sys
 
 BENCHMARKS = ("turns", "paced", "session", "scaling", "takeover", "idle", "growth", "streaming")
-OTHERS = ("all", "plot", "pages")
+OTHERS = ("all", "compare", "plot", "pages")
 NOT_RECORDED = ("streaming",)
 
 

@@ -47,7 +47,16 @@ async def test_a_turn_writes_what_it_weighs():
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("nothing",), ("growth", "--stores", "x"), ("growth", "--turns", "9,2")]
+    "arguments",
+    [
+        (),
+        ("nothing",),
+        ("growth", "--stores", "x"),
+        ("growth", "--turns", "9,2"),
+        ("compare",),
+        ("compare", "docs"),
+        ("compare", ".", "--in-flight", "1,0"),
+    ],
 )
 async def test_what_it_does_not_know_is_refused(arguments):
     status, output, errors = await bench(*arguments)

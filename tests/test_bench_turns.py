@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import records
 from benchmarks.command import percentile
+from benchmarks.compare import FIGURES
 from benchmarks.pages import filled
 from benchmarks.records import Ratio, new_record, regressions
 from benchmarks.weather import work
@@ -41,6 +42,29 @@ async def test_turns_ends_in_a_line_of_json():
     assert all(count >= 10 for count in figures["histories_verified"].values())
     assert figures["ratios"]["turns per s, atto to floor, at 16"] > 0
     assert figures["ratios"]["CPU a turn, atto to floor, at 16"] > 0
+
+
+async def test_a_tree_beside_itself_costs_what_it_costs():
+    status, output, errors = await bench(
+        *("compare", ".", "--rounds", "1", "--seconds", "0.2", "--in-flight", "1,8", "--effects"),
+        *("--tolerance", "1000"),
+    )
+    assert (status, errors) == (0, "")
+    compared = msgspec.json.decode(output.splitlines()[-1])
+    assert compared["effects"] is True
+    assert list(compared["ratios"]) == ["1", "8"]
+    for ratios in compared["ratios"].values():
+        assert list(ratios) == list(FIGURES)
+        assert all(ratio > 0 for ratio in ratios.values())
+
+
+async def test_a_turn_that_costs_more_than_it_may_is_told():
+    status, output, errors = await bench(
+        *("compare", ".", "--rounds", "1", "--seconds", "0.2", "--in-flight", "1", "--tolerance", "-1")
+    )
+    assert status == 1
+    assert errors.startswith("At 1 in flight a turn costs ")
+    assert msgspec.json.decode(output.splitlines()[-1])["effects"] is False
 
 
 async def test_paced_turns_take_as_long_as_the_model():

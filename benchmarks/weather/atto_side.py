@@ -19,25 +19,33 @@ CONCURRENCY = 1024
 """Turns and model calls at one time: more than the workload ever has in flight."""
 
 
-@tool(read_only=True)
 async def get_weather(city: str) -> str:
     """The weather in a city."""
     return work.report(city)
 
 
-def agent(pace: Pace) -> Agent:
-    return Agent("weather", WeatherModel(pace), instruction="Answer.", tools=[get_weather])
+def agent(pace: Pace, *, effects: bool = False) -> Agent:
+    weather = tool(read_only=not effects)(get_weather)
+    return Agent("weather", WeatherModel(pace), instruction="Answer.", tools=[weather])
 
 
 @contextlib.asynccontextmanager
 async def worker(
-    url: str, namespace: str, store: str, pace: Pace, *, idle_limit: float | None = None
+    url: str,
+    namespace: str,
+    store: str,
+    pace: Pace,
+    *,
+    idle_limit: float | None = None,
+    effects: bool = False,
 ) -> AsyncGenerator[Worker]:
     models = ModelPolicy(limits=LimitPolicy(concurrency=CONCURRENCY))
     options: dict[str, Any] = {"concurrency": CONCURRENCY, "models": models, "grace": 5.0}
     if idle_limit is not None:
         options["idle_limit"] = idle_limit
-    async with Worker(agent(pace), nats=url, namespace=namespace, store=store, **options) as running:
+    async with Worker(
+        agent(pace, effects=effects), nats=url, namespace=namespace, store=store, **options
+    ) as running:
         yield running
 
 

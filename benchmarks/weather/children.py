@@ -4,11 +4,15 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from benchmarks.weather.process import Options
+
+ROOT = Path(__file__).parent.parent.parent
+"""Of this source tree."""
 
 _T = TypeVar("_T")
 _LINE = 64 << 20  # bytes: the latencies of a window, or a ledger
@@ -56,17 +60,22 @@ class Child:
 
 
 @contextlib.asynccontextmanager
-async def child(options: Options) -> AsyncGenerator[Child]:
-    """One that is ready."""
+async def child(options: Options, tree: Path = ROOT) -> AsyncGenerator[Child]:
+    """One that is ready. `tree`: the root of the source tree whose code it runs."""
+    python = tree / ".venv" / "bin" / "python"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.weather.process", msgspec.json.encode(options).decode()),
+        *(python if python.exists() else sys.executable, "-m", "benchmarks.weather.process"),
+        msgspec.json.encode(options).decode(),
+        cwd=tree,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=_LINE,
     )
     running = Child(process)
     try:
-        await running.answer(dict[str, int])
+        ready = await running.answer(dict[str, Any])
+        if ready.get("effects", False) != options.effects:
+            raise ChildFailed(f"the benchmarks of {tree} have no tool with effects")
         yield running
     finally:
         await running.stop()

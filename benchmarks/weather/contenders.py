@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import asyncpg
+import msgspec
 import nats
 
 from atto.broker.jetstream import JetStream
@@ -157,14 +158,22 @@ async def contender(
         yield Contender(name, broker, processes, caller, store=store, database=database)
 
 
+@contextlib.asynccontextmanager
+async def contender_of(tree: Path, name: str, *, effects: bool = False) -> AsyncGenerator[Contender]:
+    """atto as the source tree `tree` has it, with a broker of its own. `effects`: as of `Options`."""
+    async with contextlib.AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="atto-benchmark-")))
+        broker = await stack.enter_async_context(EmbeddedBroker(directory))
+        options = Options(
+            role="worker", contender="atto", url=broker.url, namespace=NAMESPACE, effects=effects
+        )
+        worker = await stack.enter_async_context(child(options, tree))
+        caller = await stack.enter_async_context(child(_as_caller(options), tree))
+        yield Contender(name, broker, [worker], caller, store=options.store, database=None)
+
+
 def _as_caller(options: Options) -> Options:
-    return Options(
-        role="caller",
-        contender=options.contender,
-        url=options.url,
-        namespace=options.namespace,
-        paced=options.paced,
-    )
+    return msgspec.structs.replace(options, role="caller")
 
 
 async def _database(stack: contextlib.AsyncExitStack) -> Database:

@@ -29,7 +29,8 @@ Answer = Callable[[dict[str, Any]], Awaitable[Any]]
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What a process is told at its start. `contender`: atto, floor or plain, whose caller has its worker
-    with it. `idle_limit`: seconds after which an idle session leaves a worker's memory.
+    with it. `idle_limit`: seconds after which an idle session leaves a worker's memory. `effects`: the tool
+    changes something, so that its call is confirmed by the broker before it runs.
     """
 
     role: str
@@ -39,19 +40,20 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     store: str = "nats-kv"
     paced: bool = False
     idle_limit: float | None = None
+    effects: bool = False
 
     @property
     def pace(self) -> Pace:
         return PACED if self.paced else AT_ONCE
 
 
-async def serve(answer: Answer) -> None:
-    """Says that it is ready; then answers until the input ends."""
+async def serve(options: Options, answer: Answer) -> None:
+    """Says that it is ready, and for what; then answers until the input ends."""
     reader = asyncio.StreamReader(limit=64 << 20)
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(0, "rb", buffering=0)
     )
-    _say({"ready": os.getpid()})
+    _say({"ready": os.getpid(), "effects": options.effects})
     while line := await reader.readline():
         _say(await answer(msgspec.json.decode(line)))
 
@@ -67,11 +69,16 @@ async def run_worker(options: Options) -> None:
         opened = floor.worker(options.url, options.namespace, options.pace)
     else:
         opened = worker(
-            options.url, options.namespace, options.store, options.pace, idle_limit=options.idle_limit
+            options.url,
+            options.namespace,
+            options.store,
+            options.pace,
+            idle_limit=options.idle_limit,
+            effects=options.effects,
         )
     async with opened:
         collect_less_often()  # as `Worker.serve` does; the floor shall have it, too
-        await serve(_settle)
+        await serve(options, _settle)
 
 
 async def _settle(_command: dict[str, Any]) -> Any:
@@ -108,7 +115,7 @@ async def run_caller(options: Options) -> None:
                 case _:
                     return load.ledger
 
-        await serve(answer)
+        await serve(options, answer)
 
 
 def main() -> None:
