@@ -39,7 +39,7 @@ def accepted_turn_ends(case: Case) -> Iterator[str]:
             continue
         if turn.run and turn.label not in outcomes:
             yield f"{turn.label} was accepted and has no outcome (run {turn.run})"
-        may_fail = turn.script.fails or turn.has_raised
+        may_fail = turn.script.fails or turn.has_raised or _may_be_lost(case, turn)
         if not turn.run and turn.label not in places and not may_fail:
             yield f"{turn.label} was accepted without a run id and is not in the history"
 
@@ -57,6 +57,8 @@ def outcome_has_a_cause(case: Case) -> Iterator[str]:
     for label, terminals in case.outcomes().items():
         turn = case.history.turns[label]
         for terminal in terminals[:1]:
+            if _is_lost(terminal) and _may_be_lost(case, turn):
+                continue
             if problem := _misfit(turn, terminal):
                 yield f"{label} {problem}"
 
@@ -227,6 +229,15 @@ def _may_hold_a_place(turn: Turn, end: float, at: float, patience: float) -> boo
     if len(turn.offers) == len(turn.refusals) or turn.invoked > at:
         return False
     return end > at - patience or any(at - patience < offer < at for offer in turn.offers)
+
+
+def _is_lost(terminal: TerminalEvent) -> bool:
+    return isinstance(terminal, RunFailed) and terminal.code == "journal_lost"
+
+
+def _may_be_lost(case: Case, turn: Turn) -> bool:
+    """Whether an operator took away what its run had said, or may have."""
+    return any(fault.name == "events_deleted" for fault in case.faults(turn.invoked, FOREVER))
 
 
 def _misfit(turn: Turn, terminal: TerminalEvent) -> str | None:
