@@ -355,8 +355,8 @@ def allow_reconnect(connection: Connection, *, allowed: bool) -> None:
 
 
 async def reconnect(connection: Connection, reason: str) -> None:
-    """Leaves a broker that does not answer, if reconnecting is allowed at all."""
-    if connection.is_connected:
+    """Leaves a broker that does not answer; no-op where reconnecting is not allowed."""
+    if connection.is_connected and connection.options["allow_reconnect"]:
         with contextlib.suppress(nats.errors.Error, OSError):
             await guard(connection)._process_op_err(nats.errors.Error(f"nats: {reason}"))
 

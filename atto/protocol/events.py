@@ -108,7 +108,7 @@ InnerEvent: TypeAlias = (
 
 
 class RunInterrupted(Event, frozen=True, kw_only=True, tag="run_interrupted"):
-    """The worker let go of the run; another one goes on with it. Nothing is void yet."""
+    """The worker let go of the run, or fell silent; another one goes on with it. Nothing is void yet."""
 
     reason: str
 

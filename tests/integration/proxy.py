@@ -112,3 +112,31 @@ class Proxy:
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()
+
+
+class HushingProxy(Proxy):
+    """One that can keep all messages from the clients, while pings of the protocol go through."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(target)
+        self._hushed: set[asyncio.StreamWriter] = set()
+
+    def hush(self) -> None:
+        """Of the connections that there are now; later ones hear everything."""
+        self._hushed = set(self._writers)
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, audible: asyncio.Event
+    ) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while line := await reader.readline():
+                body = b""
+                if line.startswith((b"MSG ", b"HMSG ")):
+                    body = await reader.readexactly(int(line.split()[-1]) + 2)
+                await self._open.wait()
+                await audible.wait()
+                if body and writer in self._hushed:
+                    continue
+                writer.write(line + body)
+                await writer.drain()
+        writer.transport.abort()

@@ -43,14 +43,18 @@ class Claim:
     """One ownership of one partition, from the creation of its consumer to the end of it.
 
     `horizon`: turns up to this stream sequence may have been delivered to an earlier owner.
-    `restored`: how often the consumer that delivers was made again, under its name.
+    `restored`: how often the consumer that delivers was made again, under its name. `from_silent`: it was
+    taken from a worker that may have lived, and gave no answer.
     """
 
-    def __init__(self, partition: PartitionKey, tenure: Tenure, horizon: int) -> None:
+    def __init__(
+        self, partition: PartitionKey, tenure: Tenure, horizon: int, *, from_silent: bool = False
+    ) -> None:
         self.partition: PartitionKey = partition
         self.tenure = tenure
         self.horizon = horizon
         self.restored = 0
+        self.from_silent = from_silent
         self.state = ClaimState.OPEN
         self.held: dict[int, Delivery] = {}
         self.mailboxes: dict[str, Mailbox] = {}

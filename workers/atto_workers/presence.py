@@ -10,6 +10,7 @@ is anybody else asked.
 """
 
 import asyncio
+import logging
 import os
 import socket
 import time
@@ -25,6 +26,7 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from atto.broker.jetstream import JetStream, Stored
+from atto.broker.nats_internals import reconnect
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable, NoResponders
 from atto.protocol.subjects import Subjects
 
@@ -42,6 +44,9 @@ OVERDUE = 1.5 * PERIOD
 """Seconds by which a key is older than the newest one, if its worker has missed a renewal."""
 REUNION = 1.5
 """Seconds after a reconnect in which others that were cut off as well may still be on their way back."""
+UNANSWERED = 4
+"""Renewals in a row without an answer after which a worker leaves its connection for another one. One
+that hears nothing is of no use to anybody; replicas that elect a leader need a few seconds, too."""
 NEIGHBOURS = 2
 """Workers that each one looks after."""
 ASSURANCE = TIME_OUT - 1.0
@@ -49,6 +54,7 @@ ASSURANCE = TIME_OUT - 1.0
 
 _EVER = datetime.max.replace(tzinfo=UTC)
 _LOOK = b"look"
+_log = logging.getLogger("atto.worker")
 
 
 class About(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -115,8 +121,12 @@ class Presence:
         self._reconnects = jetstream.connection.stats["reconnects"]
         self._back_at = float("-inf")
         self._is_heard = True
+        self._unanswered = 0
         self._known: set[str] = set()
         self._doubted: set[str] = set()
+        self.silent: frozenset[str] = frozenset()
+        """Workers that were dead in the last roll since they said nothing: they may live, unlike those that
+        nobody listens for."""
         self._neighbours: Sequence[str] = ()
         self._stack: AsyncExitStack | None = None
 
@@ -142,8 +152,7 @@ class Presence:
         """Renews the key and looks after the neighbours, until cancelled."""
         while True:
             due = time.monotonic() + PERIOD
-            with suppress(BrokerUnavailable, BrokerRefused):
-                await self.beat()
+            await self._try_to_beat()
             await self._look_after(self._neighbours)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 
@@ -160,6 +169,26 @@ class Presence:
         await self._put(self._about, {"Nats-TTL": f"{TIME_OUT}s"})
         self._is_heard = True
         self.renewals.renewed(sent)
+
+    async def _try_to_beat(self) -> None:
+        """Leaves a connection on which nothing is answered any more, be it that pings of the protocol are."""
+        try:
+            await self.beat()
+        except (NoResponders, BrokerRefused):
+            self._unanswered = 0  # an answer, too
+        except BrokerUnavailable:
+            connection = self._jetstream.connection
+            self._unanswered = self._unanswered + 1 if connection.is_connected else 0
+            if self._unanswered >= UNANSWERED:
+                self._unanswered = 0
+                _log.warning(
+                    "worker %s: the broker has not answered %d renewals of its presence: it connects anew, "
+                    "and its partitions go to others",
+                    *(self._worker, UNANSWERED),
+                )
+                await reconnect(connection, "the broker does not answer")
+        else:
+            self._unanswered = 0
 
     async def leave(self) -> None:
         """Takes the key away: the others share the partitions among themselves from now on."""
@@ -213,16 +242,18 @@ class Presence:
             pings = {
                 worker: group.create_task(self._lives(worker, known=worker in known)) for worker in workers
             }
+        self.silent = frozenset(worker for worker, ping in pings.items() if ping.result() is None)
         return {worker for worker, ping in pings.items() if not ping.result()}
 
-    async def _lives(self, worker: str, *, known: bool) -> bool:
+    async def _lives(self, worker: str, *, known: bool) -> bool | None:
+        """None: it says nothing, and has no key, and so counts as dead."""
         try:
             await self._jetstream.request(self._subjects.worker(worker), timeout=PING_PATIENCE)
         except NoResponders:
             # A broker that was restarted is without those who have not found it yet: only their keys tell.
             return known and time.monotonic() - self._back_at < REUNION
         except BrokerUnavailable:
-            return known
+            return known or None
         return True
 
     async def _look_after(self, neighbours: Collection[str]) -> None:

@@ -228,13 +228,16 @@ class Steward:
             _log.info(
                 "%s takes %d partitions over from %s: %s", self._worker, len(taken), owner, ", ".join(taken)
             )
+        silent = self._presence.silent
         tenures = await asyncio.gather(
             *(self._claim(*item) for item in vacant.items()), return_exceptions=True
         )
         failures = [tenure for tenure in tenures if isinstance(tenure, BaseException)]
         for partition, tenure in zip(vacant, tenures, strict=True):
             if isinstance(tenure, Tenure):
-                claim = Claim(partition, tenure, UNKNOWN_HORIZON)
+                owner = vacant[partition]
+                from_silent = owner is not None and owner.worker in silent
+                claim = Claim(partition, tenure, UNKNOWN_HORIZON, from_silent=from_silent)
                 self.claims[partition] = claim
                 await self._intake.open(claim)
         if failures:

@@ -27,6 +27,9 @@ from atto.protocol.events import (
 from atto.protocol.messages import Usage
 from atto_client.merge import Merger
 
+SILENT = "its worker was blocked, paused or cut off"
+"""Why a run was interrupted, as the successor of a worker tells that lived perhaps, and said nothing."""
+
 
 class StepDone(NamedTuple):
     """A completed model call, and what its tool calls gave, in the order in which they ended.
@@ -45,9 +48,10 @@ class Progress(Struct):
     """How far a run came.
 
     `attempt`: the number of the newest attempt, 0 if there was none; `attempts`: how many there were;
-    `interrupted`: those of them that their worker let go of, and so are not the turn's fault. `next`: the
-    first number that no event stands under. A new attempt speaks from there: what lies beyond a hole is
-    void, for no listener would ever get past the hole.
+    `interrupted`: those of them that their worker let go of, and so are not the turn's fault; `silent`: those
+    of them whose worker said nothing any more, as its successor told. `is_let_go`: the newest attempt is
+    one of either. `next`: the first number that no event stands under. A new attempt speaks from there: what
+    lies beyond a hole is void, for no listener would ever get past the hole.
     `messages`: all that was read; `read_to`: the stream's sequence of the last of them. `fence`: that of the
     fence which this worker wrote before it read; 0 if it read nothing. `lost`: why the journal may have held
     more than that, in words; None if it cannot.
@@ -56,6 +60,8 @@ class Progress(Struct):
     attempt: int = 0
     attempts: int = 0
     interrupted: int = 0
+    silent: int = 0
+    is_let_go: bool = False
     next: int = 1
     steps: list[StepDone] = field(default_factory=list[StepDone])
     terminal: TerminalEvent | None = None
@@ -145,6 +151,7 @@ def _tells_of_a_call(event: AnyEvent) -> bool:
 
 
 def _apply(progress: Progress, event: AnyEvent) -> None:
+    progress.is_let_go = isinstance(event, RunInterrupted)
     match event:
         case ModelCompleted():
             progress.steps.append(StepDone(event, {}, set(), {}))
@@ -157,6 +164,7 @@ def _apply(progress: Progress, event: AnyEvent) -> None:
             _apply(asked, event.event)
         case RunInterrupted():
             progress.interrupted += 1
+            progress.silent += event.reason == SILENT
         case StepRestarted():
             del progress.steps[event.step - 1 :]
         case _ if is_terminal(event):

@@ -14,6 +14,7 @@ from atto.protocol.errors import (
 )
 from atto.protocol.events import (
     RunCompleted,
+    RunInterrupted,
     RunStarted,
     StepRestarted,
     TerminalEvent,
@@ -36,7 +37,7 @@ from atto_workers.run.attempts import Attempts, looks_new
 from atto_workers.run.effects import has_acted, has_effects
 from atto_workers.run.ending import Ending
 from atto_workers.run.evidence import EventsPast
-from atto_workers.run.journal import Progress
+from atto_workers.run.journal import SILENT, Progress
 from atto_workers.run.log import RunLog
 from atto_workers.run.loop import Answer, run_loop
 from atto_workers.run.outbox import Outbox
@@ -54,6 +55,9 @@ from atto_workers.turn_context import TurnContext
 
 MAX_ATTEMPTS = 5
 """Attempts at a turn, over all its owners, before it is a dead letter."""
+FORGIVEN = 3
+"""Attempts at a turn that do not count since their worker fell silent; a turn that blocks each of its workers
+must end, too."""
 
 _log = logging.getLogger("atto.worker")
 
@@ -243,6 +247,9 @@ class TurnRunner:
             if progress.lost is not None and has_effects(self._agent):
                 raise JournalLost(progress.lost)
             unended = progress.attempts - progress.interrupted
+            if _was_silent(attempt):
+                log.append(RunInterrupted(seq=log.next, reason=SILENT))
+                unended -= 1
             if unended >= MAX_ATTEMPTS:
                 raise AttemptsExhausted(
                     f"the turn was begun {unended} times and never ended: it takes its worker "
@@ -342,3 +349,13 @@ class TurnRunner:
         if not acted:
             log.append(StepRestarted(seq=log.next, step=1, reason="another writer changed the session"))
         await log.confirm()
+
+
+def _was_silent(attempt: _Attempt) -> bool:
+    """Whether the attempt before this one stopped with its worker, which was not seen to end: blocked by
+    another session's tool, perhaps, or cut off. That is not the turn's fault.
+    """
+    claim, progress = attempt.delivery.claim, attempt.progress
+    is_of_a_former_owner = 0 < progress.attempt < claim.tenure.epoch
+    is_unexplained = not progress.is_let_go and progress.attempts > progress.interrupted
+    return claim.from_silent and is_of_a_former_owner and is_unexplained and progress.silent < FORGIVEN
