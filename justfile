@@ -70,7 +70,7 @@ test-nats-py *ARGS: setup
         trap 'rm -rf "$target"' EXIT
         "{{bin}}/python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$target" "nats-py$version"
         PYTHONPATH="$target" "{{bin}}/python" -c "import nats; print(nats.__file__)"
-        PYTHONPATH="$target" "{{bin}}/python" -m pytest tests/broker/test_wire.py tests/broker/test_nats_internals.py \
+        PYTHONPATH="$target" "{{bin}}/python" -m pytest tests/broker/test_wire.py tests/broker/test_reading.py tests/broker/test_nats_internals.py \
             tests/broker/test_connection.py tests/broker/test_hearing.py tests/integration/test_hostile_bytes.py \
             tests/integration/test_closed_for_good.py "$@"
         rm -rf "$target"

@@ -6,7 +6,7 @@ from typing import Any
 from nats.aio.client import Client as Connection
 from nats.aio.msg import Msg
 
-from atto.broker.nats_internals import subscribe_sink
+from atto.broker.reading import subscribe_sink
 
 
 async def subscribe(connection: Connection, subject: str, hear: Callable[[Msg], None]) -> Any:

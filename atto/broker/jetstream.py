@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from nats.aio.msg import Msg
 
-from atto.broker.nats_internals import status
+from atto.broker.reading import status
 from atto.broker.refusals import NO_MESSAGE, ApiError, refused
 from atto.broker.refusals import refused as error_of
 from atto.broker.requests import TIMEOUT, Requests

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import importlib.metadata
 import inspect
-import json
 import logging
 from collections.abc import Callable
 from typing import Any, cast
@@ -18,15 +17,15 @@ from typing import Any, cast
 import nats.errors
 from nats.aio.client import Client as Connection
 from nats.aio.msg import Msg
-from nats.protocol.parser import AWAITING_CONTROL_LINE, AWAITING_MSG_PAYLOAD, Parser
+from nats.aio.subscription import Subscription
+from nats.protocol.parser import Parser
 
-from atto.broker.wire import StatusHeaders, read_arrival, read_headers, readable
+from atto.broker.reading import GuardedParser
+from atto.broker.wire import read_headers, readable
 from atto.protocol.errors import UnsupportedNatsPy
 
 REFUSAL_PATIENCE = 5.0
 """Seconds for which a broker may refuse the credentials on a reconnect: they may be about to be renewed."""
-
-_LONGEST_LINE = 1 << 20  # bytes: INFO names all servers of a cluster
 
 _log = logging.getLogger("atto.broker")
 
@@ -47,12 +46,18 @@ _ATTRIBUTES = (
     "_current_server",
     "_err",
     "_error_cb",
+    "_flush_queue",
+    "_flusher_task",
+    "_max_payload",
+    "_max_pending_size",
     "_pending",
     "_pending_data_size",
     "_pings_outstanding",
     "_pongs",
     "_ps",
     "_reading_task",
+    "_status",
+    "_subs",
     "_transport",
     "options",
 )
@@ -75,6 +80,8 @@ def check_internals(client: type[Connection] = Connection, parser: type[Parser] 
         changes += [f"Client has no {name}" for name in _ATTRIBUTES if not hasattr(made, name)]
         read = parser(made)
         changes += [f"Parser has no {name}" for name in _PARSER_ATTRIBUTES if not hasattr(read, name)]
+        if not hasattr(Subscription(made), "_future"):
+            changes.append("Subscription has no _future")
     if changes:
         version = importlib.metadata.version("nats-py")
         raise UnsupportedNatsPy(
@@ -120,7 +127,9 @@ class Guarded(Connection):
         self._closed_because: str | None = None
         self._refused_since: float | None = None
         self._ending: asyncio.Task[None] | None = None
-        cast("Any", self._ps).__class__ = _GuardedParser
+        parser = cast("Any", self._ps)
+        parser.__class__ = GuardedParser
+        parser.take_over()
         self._watch_reader()
 
     async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
@@ -225,72 +234,6 @@ class Guarded(Connection):
             self._transport = None
 
 
-class _GuardedParser(Parser):
-    """Reads lines as the broker writes them: nats-py takes some bytes of a subject for spaces."""
-
-    nc: Any
-
-    async def parse(self, data: bytes = b"") -> None:
-        self.buf.extend(data)
-        while self.buf:
-            if self.state == AWAITING_CONTROL_LINE:
-                end = self.buf.find(b"\r\n")
-                if end < 0:
-                    if len(self.buf) > _LONGEST_LINE:
-                        raise nats.errors.ProtocolError
-                    return
-                line = bytes(self.buf[:end])
-                del self.buf[: end + 2]
-                if line.startswith((b"MSG ", b"HMSG ")):
-                    self._begin_message(line)
-                else:
-                    await self._obey(line)
-            else:
-                if len(self.buf) < self.needed + 2:
-                    return
-                split = self.header_needed
-                headers = bytes(self.buf[:split]) if split else None
-                body = bytes(self.buf[split : self.needed])
-                del self.buf[: self.needed + 2]
-                self.header_needed = 0
-                self.state = AWAITING_CONTROL_LINE
-                arrived = self.msg_arg
-                await self.nc._process_msg(
-                    arrived["sid"], arrived["subject"], arrived["reply"], body, headers
-                )
-
-    def _begin_message(self, line: bytes) -> None:
-        try:
-            arrival = read_arrival(line)
-        except ValueError as error:
-            raise nats.errors.ProtocolError from error
-        self.msg_arg["sid"] = arrival.sid
-        self.msg_arg["subject"] = arrival.subject
-        self.msg_arg["reply"] = arrival.reply
-        self.needed, self.header_needed = arrival.size, arrival.header_size
-        self.state = AWAITING_MSG_PAYLOAD
-
-    async def _obey(self, line: bytes) -> None:
-        word, _, rest = line.partition(b" ")
-        match word:
-            case b"PING":
-                await self.nc._process_ping()
-            case b"PONG":
-                await self.nc._process_pong()
-            case b"-ERR":
-                await self.nc._process_err(readable(rest.strip()).lower())
-            case b"INFO":
-                try:
-                    info = json.loads(rest)
-                except ValueError as error:
-                    raise nats.errors.ProtocolError from error
-                await self.nc._process_info(info)
-            case b"+OK":
-                pass
-            case _:
-                raise nats.errors.ProtocolError
-
-
 # Said of one request; the broker keeps the connection open, or the next one would fare no better.
 _HARMLESS = (
     "permissions violation",
@@ -359,39 +302,3 @@ async def reconnect(connection: Connection, reason: str) -> None:
     if connection.is_connected and connection.options["allow_reconnect"]:
         with contextlib.suppress(nats.errors.Error, OSError):
             await guard(connection)._process_op_err(nats.errors.Error(f"nats: {reason}"))
-
-
-def status(message: Msg) -> str | None:
-    """The status of a reply that is not a message, as `408`; None for a message."""
-    headers: object = message.headers
-    return headers.code if isinstance(headers, StatusHeaders) else None
-
-
-class Sink:
-    """Stands where nats-py has the future of a request: it is handed every message, there and then.
-
-    A subscription with a callback has a task and a queue of its own instead, which cost a caller a tenth of
-    its CPU (measured, nats-py 2.16), for each run that is listened to is a subscription.
-    """
-
-    __slots__ = ("_take",)
-
-    def __init__(self, take: Callable[[Msg], None]) -> None:
-        self._take = take
-
-    def cancelled(self) -> bool:
-        """As a future's: it never is."""
-        return False
-
-    def set_result(self, message: Msg) -> None:
-        """As a future's, any number of times."""
-        try:
-            self._take(message)
-        except Exception:  # noqa: BLE001 - whatever it is, the next message is another matter
-            # Raised into nats-py's reader, it would end the connection.
-            _log.exception("a message on %s could not be handled", message.subject)
-
-
-async def subscribe_sink(connection: Connection, subject: str, take: Callable[[Msg], None]) -> Any:
-    """The subscription, to be ended by its `unsubscribe`."""
-    return await connection.subscribe(subject, future=cast("asyncio.Future[Msg]", Sink(take)))

@@ -17,9 +17,12 @@ from nats.aio.msg import Msg
 
 from atto.broker.alarms import Alarms
 from atto.broker.hearing import subscribe
-from atto.broker.nats_internals import closed_because, guard, on_closed, status
+from atto.broker.nats_internals import closed_because, guard, on_closed
+from atto.broker.reading import status
 from atto.broker.refusals import MESSAGE_TOO_LARGE, ApiError, refused
+from atto.broker.sending import sent
 from atto.broker.turnstile import Turnstile
+from atto.broker.wire import header_block
 from atto.protocol.errors import BrokerUnavailable, ConnectionClosed, NoResponders
 
 TIMEOUT = 5.0
@@ -112,7 +115,9 @@ class Requests:
         self._posted[token] = on_reply
         if len(self._posted) > POSTED_LIMIT:
             del self._posted[next(iter(self._posted))]  # its reply was lost long ago
-        await self._send(subject, data, f"{self._inbox}.{token}", headers)
+        reply = f"{self._inbox}.{token}"
+        if not self._sent(subject, data, reply, headers):
+            await self._send(subject, data, reply, headers)
 
     async def request(
         self,
@@ -126,8 +131,10 @@ class Requests:
         token = self._new_token()
         pending = self._requests[token] = _Request(timeout, self._sent_over())
         self._alarms.set(pending)
+        reply = f"{self._inbox}.{token}"
         try:
-            await self._send(subject, data, f"{self._inbox}.{token}", headers)
+            if not self._sent(subject, data, reply, headers):
+                await self._send(subject, data, reply, headers)
             message = await pending.reply
         except TimeoutError:
             raise BrokerUnavailable(f"no answer from {subject} within {timeout:g} s") from None
@@ -161,6 +168,19 @@ class Requests:
                 if not message.data and status(message) == "503":
                     raise NoResponders(f"nobody listens on {subject}")
                 yield message
+
+    async def send(self, subject: str, data: bytes) -> None:
+        """Publishes without waiting.
+
+        Raises `BrokerRefused` for what is too large, `BrokerUnavailable` if it cannot even be sent.
+        """
+        if not self._sent(subject, data, "", None):
+            await self._send(subject, data, "", None)
+
+    def _sent(self, subject: str, data: bytes, reply: str, headers: Mapping[str, str] | None) -> bool:
+        """Whether it is on its way, as nearly always."""
+        block = b"" if headers is None else header_block(headers)
+        return block is not None and sent(self.connection, subject, data, reply, block)
 
     async def _send(self, subject: str, data: bytes, reply: str, headers: Mapping[str, str] | None) -> None:
         limit = self.connection.max_payload

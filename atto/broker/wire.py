@@ -4,20 +4,13 @@ The broker passes on subjects, reply subjects and header blocks as they came. It
 line by spaces only, so they may hold any other byte: bad UTF-8, a vertical tab, a lone carriage return.
 """
 
-from typing import NamedTuple
+import re
+from collections.abc import Mapping
 
+_M = ord("M")
 _STATUS_LINE = b"NATS/1.0 "
 _STATUS_LENGTH = 3
-
-
-class Arrival(NamedTuple):
-    """The line of a message; `size` bytes follow, of which the first `header_size` are its header block."""
-
-    sid: int
-    subject: bytes
-    reply: bytes
-    header_size: int
-    size: int
+_FIELDS = re.compile(r"(?:[!#-9;-~]+: [^\r\n]*\r\n)*", re.ASCII)
 
 
 class StatusHeaders(dict[str, str]):
@@ -33,20 +26,30 @@ class StatusHeaders(dict[str, str]):
         self.code = code
 
 
-def read_arrival(line: bytes) -> Arrival:
-    """Takes a line that begins with `MSG ` or `HMSG ` apart. Raises ValueError."""
+def read_arrival(line: bytes) -> tuple[int, bytes, bytes, int, int]:
+    """Takes a line that begins with `MSG ` or `HMSG ` apart. Raises ValueError.
+
+    The subscription's number, the subject, the reply subject, the bytes of the header block that follows, and
+    those of it and the body together.
+    """
     parts = line.split(b" ")
-    sizes = 1 if line[:1] == b"M" else 2
-    if len(parts) == 3 + sizes:
-        reply = b""
-    elif len(parts) == 4 + sizes:
-        reply = parts[3]
+    if line[0] == _M:
+        if len(parts) == 4:
+            _, subject, sid, size = parts
+            reply = b""
+        else:
+            _, subject, sid, reply, size = parts
+        split, length = 0, int(size)
     else:
-        raise ValueError(f"{len(parts)} parts in a line of the broker's")
-    header_size, size = (0 if sizes == 1 else int(parts[-2])), int(parts[-1])
-    if not 0 <= header_size <= size:
-        raise ValueError(f"{header_size} bytes of headers in {size}")
-    return Arrival(int(parts[2]), parts[1], reply, header_size, size)
+        if len(parts) == 5:
+            _, subject, sid, header_size, size = parts
+            reply = b""
+        else:
+            _, subject, sid, reply, header_size, size = parts
+        split, length = int(header_size), int(size)
+    if not 0 <= split <= length:
+        raise ValueError(f"{split} bytes of headers in {length}")
+    return int(sid), subject, reply, split, length
 
 
 def read_headers(block: bytes) -> dict[str, str] | None:
@@ -65,6 +68,12 @@ def read_headers(block: bytes) -> dict[str, str] | None:
             if name.isascii() and len(name.split()) == 1:
                 headers[name.decode("ascii")] = readable(value.strip())
     return headers or None
+
+
+def header_block(headers: Mapping[str, str]) -> bytes | None:
+    """The headers as they travel; None for those that cannot as they are."""
+    fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    return f"NATS/1.0\r\n{fields}\r\n".encode() if _FIELDS.fullmatch(fields) else None
 
 
 def readable(raw: bytes) -> str:

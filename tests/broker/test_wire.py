@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atto.broker.wire import StatusHeaders, read_arrival, read_headers, readable
+from atto.broker.wire import StatusHeaders, header_block, read_arrival, read_headers, readable
 
 _part = st.binary(min_size=1, max_size=30).map(lambda raw: raw.replace(b" ", b"").replace(b"\n", b"") or b"x")
 
@@ -48,3 +48,23 @@ def test_of_two_headers_of_a_name_the_last_one_counts_which_is_the_brokers():
 def test_different_bytes_that_are_no_text_stay_different(one: bytes, other: bytes):
     if b"\\" not in one + other:
         assert (readable(one) == readable(other)) == (one == other)
+
+
+_names = st.from_regex(r"[!#-9;-~]{1,20}", fullmatch=True)
+_values = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=20)
+
+
+@given(st.dictionaries(_names, _values, min_size=1, max_size=4))
+def test_headers_are_read_as_they_were_written(headers: dict[str, str]):
+    block = header_block(headers)
+    assert block is not None
+    assert read_headers(block) == {name: value.encode().strip().decode() for name, value in headers.items()}
+
+
+@given(st.dictionaries(st.text(max_size=5), st.text(max_size=5), min_size=1, max_size=3))
+def test_no_header_brings_another_one_with_it(headers: dict[str, str]):
+    try:
+        block = header_block(headers)
+    except UnicodeEncodeError:
+        return
+    assert block is None or block.count(b"\r") == block.count(b"\n") == len(headers) + 2

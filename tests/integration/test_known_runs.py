@@ -8,6 +8,7 @@ import pytest
 from nats.aio.client import Client as Connection
 
 from atto import Agent, ScriptedModel, ToolContext, events, tool
+from atto.broker import requests
 from atto.models import call
 from atto.protocol.codec import encode
 from atto.protocol.errors import RunFailed, SessionBacklogFull
@@ -196,6 +197,7 @@ async def test_an_acknowledgement_that_was_lost_with_its_connection_is_repeated(
             await publish(self, subject, payload, *arguments, **options)
 
         monkeypatch.setattr(Connection, "publish", losing)
+        monkeypatch.setattr(requests, "sent", lambda *_: False)  # so that all goes by `publish`
         topology = Topology(namespace, partitions=4, backlog=1)
         agent = Agent("a", ScriptedModel.of(lambda _: "hello"))
         async with Worker(agent, nats=proxy.url, topology=topology, grace=5.0):

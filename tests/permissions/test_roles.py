@@ -9,6 +9,7 @@ import pytest
 from nats.aio.client import Client as Connection
 
 from atto import Agent, ScriptedModel, tool
+from atto.broker import requests
 from atto.broker.connection import connected
 from atto.broker.jetstream import JetStream
 from atto.broker.server import EmbeddedBroker
@@ -47,6 +48,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
         await publish(self, subject, *arguments, **options)
 
     monkeypatch.setattr(Connection, "publish", noting)
+    monkeypatch.setattr(requests, "sent", lambda *_: False)  # so that all goes by `publish`
     return subjects
 
 

@@ -17,7 +17,7 @@ from nats.aio.client import Client as Connection
 from nats.aio.msg import Msg
 
 from atto.broker.hearing import subscribe
-from atto.broker.nats_internals import status
+from atto.broker.reading import status
 from atto.protocol.subjects import Subjects
 from atto_workers.credits import Credits
 from atto_workers.delivery import UNKNOWN_HORIZON, Claim, Delivery, place_of

@@ -13,7 +13,7 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from atto.broker.jetstream import JetStream
-from atto.broker.requests import status
+from atto.broker.reading import status
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable
 from atto_workers.delivery import Claim, Delivery
 
@@ -74,7 +74,7 @@ class Acknowledgements:
             if self._is_replicated:
                 await self._jetstream.post(reply, b"+ACK", partial(self._heard, reply, sent))
             else:
-                await self._jetstream.connection.publish(reply, b"+ACK")
+                await self._jetstream.send(reply, b"+ACK")
 
     def _heard(self, reply: str, sent: _Sent, answer: Msg) -> None:
         if status(answer) is None and self._unproven.get(reply) is sent:

@@ -177,7 +177,7 @@ class RunLog:
                 self._unstored.add(number)
                 await self._outbox.jetstream.publish_soon(self._subject, batch, partial(self._stored, number))
             else:
-                await self._outbox.connection.publish(self._subject, batch)
+                await self._outbox.jetstream.send(self._subject, batch)
         except (nats.errors.Error, BrokerUnavailable, BrokerRefused):
             self._generation = -1  # it is published again before the run ends
 
