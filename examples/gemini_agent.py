@@ -53,7 +53,7 @@ async def main(questions: tuple[str, ...]) -> None:
             async for event in runtime.run("user-123", question):
                 match event:
                     case events.ToolStarted():
-                        print(f"[{event.call.name} {event.call.arguments}] ", end="", flush=True)
+                        print(f"[{event.name} {event.arguments}] ", end="", flush=True)
                     case events.TextDelta():
                         print(event.text, end="", flush=True)
                     case events.StepRestarted():

@@ -49,12 +49,13 @@ def team() -> Agent:
     )
 
 
-def show(event: events.AnyEvent, who: str = "coordinator") -> None:
+def show(event: events.AnyEvent, names: dict[str, str]) -> None:
+    who = names.get(event.path, "coordinator")
     match event:
-        case events.AgentEvent():
-            show(event.event, event.agent)
+        case events.AgentStarted():
+            names[event.path] = event.agent
         case events.ToolStarted():
-            print(f"{who:<12} asks {event.call.name}: {event.call.arguments}")
+            print(f"{who:<12} asks {event.name}: {event.arguments}")
         case events.ModelCompleted(message=message) if message.text:
             print(f"{who:<12} says {message.text}")
         case events.RunFailed():
@@ -64,9 +65,10 @@ def show(event: events.AnyEvent, who: str = "coordinator") -> None:
 
 
 async def main(question: str) -> None:
+    names: dict[str, str] = {}
     async with Runtime(team()) as runtime:
         async for event in runtime.run("weekend", question):
-            show(event)
+            show(event, names)
 
 
 if __name__ == "__main__":

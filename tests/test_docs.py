@@ -94,14 +94,14 @@ async def main():
     async with Runtime(Agent("echo", ScriptedModel("one two", "three"))) as runtime:
         run = await runtime.submit("ann", "hi")
         print("".join([said async for said in stream(run)]))
-        print("".join([said async for said in stream(runtime.attach("ann", run.run_id, after=2))]))
+        print("".join([said async for said in stream(runtime.attach("ann", run.run_id, after="1-2"))]))
 
 
 asyncio.run(main())
 """
     (directory / "page.py").write_text(script)
     output = await output_of(directory, sys.executable, "page.py")
-    said = re.findall(r'^id: (\d+)\ndata: {"type":"(\w+)","seq":\1,', output, re.MULTILINE)
+    said = re.findall(r'^id: 1-(\d+)\ndata: {"type":"(\w+)","seq":\1,', output, re.MULTILINE)
     assert said == [
         *[("2", "text_delta"), ("3", "text_delta"), ("5", "run_completed")],
         *[("3", "text_delta"), ("5", "run_completed")],

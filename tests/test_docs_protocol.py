@@ -11,9 +11,9 @@ import pytest
 from atto.protocol import codec
 from atto.protocol.events import AnyEvent, UnknownEvent
 from atto.protocol.ids import decode_session, encode_session
+from atto.protocol.merge import Merger
 from atto.protocol.subjects import Subjects
 from atto_client import listener
-from atto_client.merge import Merger
 from atto_workers.topology import BACKLOG, DUPLICATE_WINDOW, EVENTS_MAX_AGE
 
 DOCS = Path(__file__).parents[1] / "docs"

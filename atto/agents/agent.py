@@ -105,9 +105,9 @@ class Agent:
         """A tool by which another agent asks this one, in words, and reads its answer.
 
         It runs inside the run that asks, with its own instruction, tools and limits, and sees what it is
-        asked and the session's state, not the conversation. Its events come as `AgentEvent`; what it
+        asked and the session's state, not the conversation. Its events have a `path`; what it
         completed is not done again after a crash. If it fails, the asking model reads why. Agents may
-        delegate three levels deep.
+        delegate eight levels deep.
 
         `name`, `description`: what the asking model sees, by default the agent's own. `timeout`: seconds for
         the whole answer. `parallel`: whether it may run beside other calls of a step. Raises `InvalidTool`.

@@ -16,7 +16,7 @@ class ToolContext:
     gave the turn. `headers`: those of the message that the turn came with, as `traceparent`.
     `state`: the session's state, to read and to write;
     what the call changed is kept if it succeeds, and committed with the turn.
-    `within`: where the agent was asked by another one, the calls that led to it, as `<step>:<call id>:`.
+    `path`: where in the run the agent is; empty for the one that answers the turn.
     """
 
     session: str
@@ -25,7 +25,7 @@ class ToolContext:
     call_id: str
     metadata: Mapping[str, str]
     state: State
-    within: str = ""
+    path: str = ""
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
@@ -35,5 +35,5 @@ class ToolContext:
         the calls of each step anew). A tool's effects happen at least once: hand this key to whatever
         recognises a repetition.
         """
-        call = json.dumps([self.session, self.run_id, self.within, self.step, self.call_id])
+        call = json.dumps([self.session, self.run_id, self.path, self.step, self.call_id])
         return hashlib.sha256(call.encode()).hexdigest()[:32]

@@ -6,12 +6,13 @@ from msgspec import Meta
 
 from atto.agents.tool import Tool
 from atto.protocol.errors import ToolFailed
+from atto.protocol.paths import MAX_SEGMENTS
 
 if TYPE_CHECKING:
     from atto.agents.agent import Agent
 
-MAX_DELEGATION = 3
-"""Levels of delegation: each one nests the events of those below once more, and JSON's depth is bounded."""
+MAX_DELEGATION = MAX_SEGMENTS
+"""Levels of delegation: a path has no more segments."""
 
 
 class AgentTool(Tool[[str], Any]):

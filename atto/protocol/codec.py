@@ -1,13 +1,12 @@
 """JSON in and out. Decoding checks depth and version first, and says what is wrong in a sentence."""
 
-import contextlib
 import re
 from typing import Any, TypeVar, get_args
 
 import msgspec
 
 from atto.protocol.errors import InvalidTurn, UnsupportedVersion
-from atto.protocol.events import AgentEvent, AnyEvent, EventBatch, UnknownEvent
+from atto.protocol.events import AnyEvent, EventBatch, UnknownEvent
 from atto.protocol.turns import SCHEMA_VERSION, Cancel, Turn
 
 MAX_DEPTH = 100
@@ -37,6 +36,8 @@ class _LooseBatch(msgspec.Struct):
 class _Head(msgspec.Struct):
     type: str
     seq: int
+    path: str = ""
+    first: int = 0
 
 
 class _Probe(msgspec.Struct):
@@ -47,7 +48,6 @@ class _Probe(msgspec.Struct):
 _loose_batches = msgspec.json.Decoder(_LooseBatch)
 _heads = msgspec.json.Decoder(_Head)
 _events: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
-_AGENT_EVENT = AgentEvent.__struct_config__.tag
 _EVENT_TYPES = frozenset(kind.__struct_config__.tag for kind in get_args(AnyEvent))
 _probes = msgspec.json.Decoder(_Probe)
 
@@ -83,11 +83,14 @@ def _decode_newer(data: bytes) -> EventBatch:
 def _decode_event(raw: msgspec.Raw) -> AnyEvent:
     head = _heads.decode(raw)
     if head.type in _EVENT_TYPES:
-        with contextlib.suppress(msgspec.ValidationError):
-            return _events.decode(raw)
-        if head.type != _AGENT_EVENT:  # which may hold an event of a type that is not known here
-            return _events.decode(raw)
-    return UnknownEvent(seq=head.seq, kind=head.type, body=msgspec.json.decode(raw, type=dict[str, Any]))
+        return _events.decode(raw)
+    return UnknownEvent(
+        seq=head.seq,
+        path=head.path,
+        first=head.first,
+        kind=head.type,
+        body=msgspec.json.decode(raw, type=dict[str, Any]),
+    )
 
 
 def decode_cancel(data: bytes) -> Cancel:

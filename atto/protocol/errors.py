@@ -4,6 +4,7 @@ AttoError
 ├── CallerError                 the caller: change the call, or wait
 │   ├── InvalidSessionId
 │   ├── InvalidRunId
+│   ├── InvalidPosition
 │   ├── InvalidTurn             malformed, too deep, empty
 │   │   └── UnsupportedVersion
 │   ├── TurnTooLarge
@@ -71,6 +72,12 @@ class InvalidRunId(CallerError):
     """A run id is a non-empty string of at most 128 bytes of UTF-8."""
 
     code = "invalid_run_id"
+
+
+class InvalidPosition(CallerError):
+    """A position is a string that a run gave, such as `"1-17"`."""
+
+    code = "invalid_position"
 
 
 class InvalidTurn(CallerError):

@@ -32,9 +32,29 @@ _URL_OR_DATA = {
         },
     ]
 }
-_INVARIANTS: dict[str, dict[str, Any]] = {"ImagePart": _URL_OR_DATA, "FilePart": _URL_OR_DATA}
+_ANSWERS = ("approve", "value", "error", "cancel", "expired")
+_INVARIANTS: dict[str, dict[str, Any]] = {
+    "ImagePart": _URL_OR_DATA,
+    "FilePart": _URL_OR_DATA,
+    "Answer": {
+        "oneOf": [{"required": [kind]} for kind in _ANSWERS],
+        "dependentSchemas": {
+            "arguments": {"properties": {"approve": {"const": True}}, "required": ["approve"]}
+        },
+    },
+    "Turn": {
+        "oneOf": [
+            {"required": ["input"], "not": {"required": ["resume"]}},
+            {
+                "required": ["resume"],
+                "not": {"anyOf": [{"required": [field]} for field in ("input", "agent", "on_busy")]},
+            },
+        ]
+    },
+}
 _FIELD_INVARIANTS: dict[tuple[str, str], dict[str, Any]] = {
     ("Turn", "input"): {"minLength": 1, "minItems": 1},
+    ("Resume", "answers"): {"minProperties": 1},
     ("Turn", "expires"): {"format": "date-time", "pattern": "([Zz]|[+-][0-9]{2}:[0-9]{2})$"},
 }
 
@@ -66,6 +86,8 @@ def _complete(definition: str, body: dict[str, Any]) -> None:
     properties = body["properties"]
     for field, schema in properties.items():
         schema.update(_FIELD_INVARIANTS.get((definition, field), {}))
+        if (definition, field) == ("Turn", "input"):
+            schema.pop("default")  # which stands for none
     if "v" in properties:
         properties["v"] = {"const": SCHEMA_VERSION, "default": SCHEMA_VERSION}
     if definition == "UnknownEvent":

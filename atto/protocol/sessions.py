@@ -1,6 +1,5 @@
 """Sessions: what is committed of them, and how it is asked for."""
 
-from datetime import datetime
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -8,6 +7,7 @@ from msgspec import Struct
 from atto.protocol.events import StateChange
 from atto.protocol.messages import Message, Usage
 from atto.protocol.turns import SCHEMA_VERSION
+from atto.protocol.waits import Wait
 
 RECENT_RUNS = 32
 """How many runs a snapshot remembers: the default backlog, which bounds what can be delivered again."""
@@ -50,37 +50,6 @@ class RunRecord(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False)
     agent: str = ""
     absorbed: tuple[str, ...] = ()
     root: str = ""
-
-
-class WaitingCall(Struct, frozen=True, omit_defaults=True, gc=False):
-    """The tool call that a wait is about."""
-
-    id: str
-    name: str
-    arguments: dict[str, Any] = {}
-
-
-class Wait(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """What a suspended run waits for.
-
-    Attributes:
-        id: Names root, path, key and exact arguments, so that an answer binds what it saw.
-        kind: Who answers, and how.
-        path: Where in the run it is asked; empty for the run's own agent.
-        ask: What people read, up to 4 KB.
-        call: The tool call in question.
-        schema: The JSON Schema of the answer, up to 16 KB.
-        until: When it expires.
-
-    """
-
-    id: str
-    kind: Literal["approval", "question", "tool", "timer"]
-    path: str = ""
-    ask: str = ""
-    call: WaitingCall | None = None
-    schema: dict[str, Any] | None = None
-    until: datetime | None = None
 
 
 class Compaction(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -239,14 +208,28 @@ def compose(first: StateChange, second: StateChange) -> StateChange:
 class SnapshotPage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Part of the answer to a request to `<ns>.snapshot.<session>`; the pages come in order, until `last`.
 
-    Each holds some of the messages; the first one holds the rest as well. Version 0: no such session.
-    `error`: the snapshot could not be read, and why.
+    Each holds some of the messages; the first one holds the rest as well.
+
+    Attributes:
+        version: How many commits the session has had; 0: there is no such session.
+        messages: Part of the history.
+        state: What the session's agents remember, by key.
+        runs: The last runs that ended, the newest last.
+        agent: The active agent; empty for the default one.
+        waits: What the session's suspended run waits for.
+        compaction: What models see in the place of old messages.
+        last: Whether this is the last page.
+        error: Why the snapshot could not be read.
+
     """
 
     version: int = 0
     messages: tuple[Message, ...] = ()
     state: dict[str, Any] = {}
     runs: tuple[RunRecord, ...] = ()
+    agent: str = ""
+    waits: tuple[Wait, ...] = ()
+    compaction: Compaction | None = None
     last: bool = True
     error: str = ""
     v: int = SCHEMA_VERSION

@@ -16,7 +16,8 @@ from atto.protocol.messages import (
     ToolResultPart,
     Usage,
 )
-from atto.protocol.sessions import Commit, Compaction, Continuation, Record, Wait, WaitingCall
+from atto.protocol.sessions import Commit, Compaction, Continuation, Record
+from atto.protocol.waits import Wait, WaitingCall
 
 ODD_TEXT = "".join(
     (

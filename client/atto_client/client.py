@@ -30,7 +30,8 @@ from atto.protocol.errors import (
     StoreUnavailable,
 )
 from atto.protocol.messages import InputPart, Message
-from atto.protocol.sessions import Snapshot, SnapshotPage
+from atto.protocol.positions import START, Position
+from atto.protocol.sessions import Continuation, Snapshot, SnapshotPage
 from atto.protocol.subjects import Subjects
 from atto.protocol.turns import Cancel, cut_reason
 from atto_client.listener import Listener
@@ -174,13 +175,14 @@ class Client:
         await submission.accept(self._jetstream, self._subjects, patience=self._patience)
         return Run(self, session, submission.run_id)
 
-    def attach(self, session: str, run_id: str, *, after: int = 0) -> Run:
-        """A handle on any run, from any process: its events after number `after`, replayed and then live.
+    def attach(self, session: str, run_id: str, *, after: str = "") -> Run:
+        """A handle on any run, from any process: its events after a position (`run.position`), by default
+        from the first one, replayed and then live. Raises `InvalidPosition`.
 
         A run that is queued, or that never was, stays silent: bound the wait with `asyncio.timeout`.
         """
         self._subjects.event(session, run_id)  # raises for ids that cannot be
-        return Run(self, session, run_id, after=after)
+        return Run(self, session, run_id, after=Position.parse(after) if after else START)
 
     async def snapshot(self, session: str) -> Snapshot:
         """What is committed of a session; version 0 if nothing is.
@@ -207,11 +209,16 @@ class Client:
             ) from None
         page = first or SnapshotPage()
         return Snapshot(
-            session=session, version=page.version, messages=tuple(messages), state=page.state, runs=page.runs
+            session=session,
+            version=page.version,
+            messages=tuple(messages),
+            state=page.state,
+            runs=page.runs,
+            continuation=Continuation(agent=page.agent, waits=page.waits, compaction=page.compaction),
         )
 
-    async def listen(self, session: str, run_id: str, after: int) -> Listener:
-        """An open listener to a run's events after number `after`. `attach` is the usual way."""
+    async def listen(self, session: str, run_id: str, after: Position) -> Listener:
+        """An open listener to a run's events after a position. `attach` is the usual way."""
         return await self._listener(session, run_id, replay=True, after=after)
 
     async def cancel(self, session: str, run_id: str, reason: str = "") -> None:
@@ -258,7 +265,9 @@ class Client:
             )
         return self._open
 
-    async def _listener(self, session: str, run_id: str, *, replay: bool, after: int = 0) -> Listener:
+    async def _listener(
+        self, session: str, run_id: str, *, replay: bool, after: Position = START
+    ) -> Listener:
         listener = Listener(
             self._jetstream,
             self._subjects.events_stream,

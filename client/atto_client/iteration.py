@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from typing import Protocol, Self
 
 from atto.protocol.events import AnyEvent, TerminalEvent, is_terminal
+from atto.protocol.positions import Position
 
 
 class Heard(Protocol):
@@ -12,6 +13,10 @@ class Heard(Protocol):
 
     async def news(self) -> Sequence[AnyEvent]:
         """The run's next events, up to the terminal one; none if even that is known."""
+        ...
+
+    def speaker(self, seq: int) -> int:
+        """Which attempt said the event that was handed out under this number."""
         ...
 
     async def stop_reading(self) -> None:
@@ -26,11 +31,35 @@ class Heard(Protocol):
 Leave = Callable[[], Awaitable[None]]
 
 
+class Cursor:
+    """Where an iteration is in its run. It outlives the iteration, and lets go of the listener with it."""
+
+    __slots__ = ("_listener", "_position", "seq")
+
+    def __init__(self, start: Position) -> None:
+        self.seq = 0
+        self._listener: Heard | None = None
+        self._position = start
+
+    @property
+    def position(self) -> Position:
+        """That of the last event that was handed out."""
+        if self._listener is None or self.seq == 0:
+            return self._position
+        return Position(self._listener.speaker(self.seq), self.seq)
+
+    def follow(self, listener: Heard | None) -> None:
+        """The iteration hears `listener` from here on, or nobody any more."""
+        self._position = self.position
+        self._listener = listener
+
+
 class Iteration(AsyncIterator[AnyEvent]):
     """Begins when it is first asked: `attend` gives a listener, and what is to be done in the end.
 
-    `on_last` is told of the terminal event before it is handed out. What is to be done in the end is done
-    before that, too, so that it goes to the broker in one write with what the caller says next.
+    `cursor` is moved along. `on_last` is told of the terminal event before it is handed out. What is to be
+    done in the end is done before that, too, so that it goes to the broker in one write with what the caller
+    says next.
 
     It behaves as an async generator would: one that is dropped half-way is closed soon, `aclose` does it
     there and then. But a generator costs its event loop a task even if it is dropped at its last event, where
@@ -38,7 +67,10 @@ class Iteration(AsyncIterator[AnyEvent]):
     """
 
     def __init__(
-        self, attend: Callable[[], Awaitable[tuple[Heard, Leave]]], on_last: Callable[[TerminalEvent], None]
+        self,
+        attend: Callable[[], Awaitable[tuple[Heard, Leave]]],
+        on_last: Callable[[TerminalEvent], None],
+        cursor: Cursor,
     ) -> None:
         self._attend = attend
         self._on_last = on_last
@@ -47,6 +79,7 @@ class Iteration(AsyncIterator[AnyEvent]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: asyncio.Task[None] | None = None
         self._is_asked = self._is_over = False
+        self._cursor = cursor
 
     def __aiter__(self) -> Self:
         return self
@@ -54,6 +87,7 @@ class Iteration(AsyncIterator[AnyEvent]):
     async def __anext__(self) -> AnyEvent:
         while (event := next(self._events, None)) is None:
             await self._hear()
+        self._cursor.seq = event.seq
         if is_terminal(event):
             self._on_last(event)
             await self._end()
@@ -69,6 +103,7 @@ class Iteration(AsyncIterator[AnyEvent]):
         self._is_over = True
         self._events = iter(())
         attended, self._attended = self._attended, None
+        self._cursor.follow(None)
         if attended is not None:
             listener, leave = attended
             try:
@@ -94,6 +129,7 @@ class Iteration(AsyncIterator[AnyEvent]):
             if self._attended is None:
                 self._loop = asyncio.get_running_loop()
                 self._attended = await self._attend()
+                self._cursor.follow(self._attended[0])
             events = await self._attended[0].news()
         except BaseException:
             await self._end()

@@ -16,7 +16,8 @@ from atto.broker.jetstream import JetStream
 from atto.protocol import codec
 from atto.protocol.errors import BrokerUnavailable, EventsMissing, InvalidTurn, UnsupportedVersion
 from atto.protocol.events import AnyEvent, EventBatch, is_terminal
-from atto_client.merge import Merger
+from atto.protocol.merge import Merger
+from atto.protocol.positions import START, Position
 
 GAP_PATIENCE = 0.2
 """Seconds to wait for a missing event before it is looked for in the stream."""
@@ -24,6 +25,10 @@ SILENCE_PATIENCE = (1.0, 2.0, 5.0, 10.0)
 """Seconds of silence before the stream is asked whether something was missed; the last one repeats."""
 GAP_DOUBT = 1.0
 """Seconds after which a hole that the stream does not fill is laid to what was heard and never stored."""
+GAP_EXPIRED = 5.0
+"""Seconds after which deltas of a run that goes on, which the stream does not have, are taken for expired. By
+then a worker that lost its connection has published them again.
+"""
 GAP_LIMIT = 30.0
 """Seconds after which a hole that the stream cannot fill is an error: its events have expired."""
 LIVE_LIMIT = 1000
@@ -34,7 +39,7 @@ class Listener:
     """`await listener.open()`, `await listener.news()` until the terminal event; `await listener.close()`.
 
     Opening subscribes; events published after that are heard. `replay`: read what was said before, too.
-    `after`: leave out what a listener that saw this event already knows. `on_close` is told of the end:
+    `after`: leave out what a listener that came this far already knows. `on_close` is told of the end:
     when it is closed, and nobody waits for news any more.
     """
 
@@ -45,7 +50,7 @@ class Listener:
         subject: str,
         *,
         replay: bool,
-        after: int = 0,
+        after: Position = START,
         alarms: Alarms,
         on_close: Callable[["Listener"], None],
     ) -> None:
@@ -60,6 +65,7 @@ class Listener:
         self._live: deque[EventBatch] = deque()
         self._replayed: AsyncGenerator[EventBatch, None] | None = None
         self._read_until = 0
+        self._ended: dict[int, int] = {}  # by attempt: the number of its end, as it was read
         self._merger = Merger()
         self._doubted: Merger | None = None
         self._is_doubtful = False
@@ -106,13 +112,13 @@ class Listener:
         self._is_read = True
         while True:
             batch = await self._next_batch()
-            events = self._merger.add(batch)  # that of now: it may have begun anew
-            if not self._merger.has_gap:
+            events = self._skipped() if batch is None else self._merger.add(batch)
+            if not self._merger.has_gap and self._doubted is None:
                 self._gap_since = None
                 self._is_doubtful = False
             if self._doubted is not None:
                 events = self._unlike(self._doubted, events)
-            news = self._unknown(events) if self._after else events
+            news = events if self._after is START else self._unknown(events)
             if news or (events and is_terminal(events[-1])):
                 return news
 
@@ -123,6 +129,18 @@ class Listener:
             self._on_close(self)
         if self._replayed is not None:
             await self._replayed.aclose()
+
+    def speaker(self, seq: int) -> int:
+        """Which attempt said the event that was handed out under this number."""
+        return self._merger.speaker(seq)
+
+    def _skipped(self) -> Sequence[AnyEvent]:
+        """What the stream does not have any more will not come: deltas of an attempt that has ended, since
+        its end is published when all before it is stored, or those that have been missing for long.
+        """
+        now = asyncio.get_running_loop().time()
+        is_old = self._gap_since is not None and now - self._gap_since > GAP_EXPIRED
+        return self._merger.skip(None if is_old else self._ended)
 
     def _begin_anew(self) -> None:
         """By what is stored alone: the broker lets listeners hear what it then refuses to store, such as the
@@ -142,26 +160,26 @@ class Listener:
         return ()
 
     def _unknown(self, events: Sequence[AnyEvent]) -> Sequence[AnyEvent]:
-        """Leaves out what a listener that saw event `after` already knows.
-
-        If a number was said twice, by an attempt and by its successor, the first time counts: the listener
-        then hears some events again, `StepRestarted` first, rather than miss one.
+        """Leaves out what a listener that came as far as `after` already knows: what that attempt, or one
+        before it, said up to there.
         """
+        attempt, seq = self._after
         for at, event in enumerate(events):
-            if event.seq >= self._after:
-                known = at if event.seq > self._after else at + 1
-                self._after = 0
-                return events[known:]
+            if event.seq > seq or self._merger.speaker(event.seq) > attempt:
+                self._after = START
+                return events[at:]
         return ()
 
-    async def _next_batch(self) -> EventBatch:
-        """What is to be read comes first, then what is live."""
+    async def _next_batch(self) -> EventBatch | None:
+        """What is to be read comes first, then what is live. None: the stream has been read to its end."""
         while True:
             if self._replayed is not None:
                 batch = await anext(self._replayed, None)
                 if batch is not None:
                     return batch
                 self._replayed = None
+                if self._merger.has_gap:
+                    return None
             if self._broken is not None:
                 raise self._broken
             if self._merger.must_reread:
@@ -223,6 +241,8 @@ class Listener:
                     self._read_until = stored.sequence
                     batch = _decoded(stored.data)
                     if batch is not None:
+                        if batch.events and is_terminal(batch.events[-1]):
+                            self._ended[batch.attempt] = batch.events[-1].seq
                         yield batch
         except BrokerUnavailable:
             # The broker is away or elects a leader: what is live goes on, and silence asks again.

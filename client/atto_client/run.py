@@ -12,7 +12,8 @@ from atto.protocol.errors import AttoError, RunCancelled, RunFailed
 from atto.protocol.events import RunCancelled as CancelledEvent
 from atto.protocol.events import RunCompleted, TerminalEvent
 from atto.protocol.events import RunFailed as FailedEvent
-from atto_client.iteration import Heard, Iteration, Leave
+from atto.protocol.positions import START, Position
+from atto_client.iteration import Cursor, Heard, Iteration, Leave
 
 _log = logging.getLogger("atto.client")
 
@@ -20,7 +21,7 @@ _log = logging.getLogger("atto.client")
 class Calls(Protocol):
     """What a run needs of its client."""
 
-    async def listen(self, session: str, run_id: str, after: int) -> Heard:
+    async def listen(self, session: str, run_id: str, after: Position) -> Heard:
         """A listener to the run's events after `after`, replayed and live."""
         ...
 
@@ -32,27 +33,37 @@ class Calls(Protocol):
 class Run:
     """A handle on a run, which goes on whether or not anybody listens.
 
-    `async for event in run` yields its events, from the first (or from after event `after`) to the terminal
-    one, and may be done again and by many at once.
+    `async for event in run` yields its events, from the first (or from after the position `after`) to the
+    terminal one, and may be done again and by many at once.
     """
 
-    def __init__(self, calls: Calls, session: str, run_id: str, *, after: int = 0) -> None:
+    def __init__(self, calls: Calls, session: str, run_id: str, *, after: Position = START) -> None:
         self.session = session
         self.run_id = run_id
         self._calls = calls
         self._after = after
         self._terminal: TerminalEvent | None = None
+        self._cursor = Cursor(after)
+
+    @property
+    def position(self) -> str:
+        """Where the last event that was handed out is in the run, as `"1-17"`: for `attach(after=…)`.
+
+        Of the iteration that was begun last. Opaque: compare for equality only.
+        """
+        return str(self._cursor.position)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(session={self.session!r}, run_id={self.run_id!r})"
 
     def __aiter__(self) -> Iteration:
-        return self._events(self._after)
+        self._cursor = Cursor(self._after)
+        return self._events(self._after, self._cursor)
 
-    def _events(self, after: int) -> Iteration:
-        return Iteration(partial(self._attend, after), self._ended)
+    def _events(self, after: Position, cursor: Cursor) -> Iteration:
+        return Iteration(partial(self._attend, after), self._ended, cursor)
 
-    async def _attend(self, after: int) -> tuple[Heard, Leave]:
+    async def _attend(self, after: Position) -> tuple[Heard, Leave]:
         """A listener for one iteration, and what is to be done when that is left."""
         listener = await self._calls.listen(self.session, self.run_id, after)
         return listener, listener.close
@@ -64,7 +75,7 @@ class Run:
         """Waits for the end. Raises `RunFailed`, `RunCancelled` (of `atto_client`), `EventsMissing`."""
         if self._terminal is None:
             # From the first event on: whoever goes on after the last one was told of no end.
-            async with contextlib.aclosing(self._events(after=0)) as events:
+            async with contextlib.aclosing(self._events(START, Cursor(START))) as events:
                 async for _ in events:
                     pass
         return completed(self.session, self.run_id, self._terminal)
@@ -156,7 +167,7 @@ class AttachedRun(Run):
         except AttoError as error:
             _log.warning("run %s was left early and could not be cancelled: %s", self.run_id, error)
 
-    async def _attend(self, after: int) -> tuple[Heard, Leave]:
+    async def _attend(self, after: Position) -> tuple[Heard, Leave]:
         """The first iteration takes the events heard since before the submit; later ones replay."""
         enters = self._terminal is None and await self._enter()
         if self._listener is None or self._is_heard:

@@ -196,7 +196,7 @@ def test_a_call_has_the_same_key_each_time_and_no_other_call_has_it():
         "run_id": "r",
         "step": 1,
         "call_id": "c",
-        "within": "",
+        "path": "",
         "metadata": {},
         "state": State({}),
     }
@@ -205,7 +205,7 @@ def test_a_call_has_the_same_key_each_time_and_no_other_call_has_it():
         {"run_id": "r2"},
         {"step": 2},
         {"call_id": "c2"},
-        {"within": "1:c:"},
+        {"path": "1:c"},
         {"session": "s:r", "run_id": ""},  # however they are put together
         {"session": "", "run_id": "sr"},
     ]

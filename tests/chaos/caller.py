@@ -143,13 +143,14 @@ class Caller:
 
 
 class Hearing:
-    """One listener. `last`: the number of the event that it heard last; `ended`: it was a terminal one."""
+    """One listener. `last`, `position`: of the event that it heard last; `ended`: it was a terminal one."""
 
     def __init__(
         self, caller: Caller, name: str, session: Session, label: str, run: Run, after: int, follows: str
     ) -> None:
         self.name = name
         self.last = after
+        self.position = ""
         self.ended = False
         self._caller = caller
         self._run = run
@@ -164,7 +165,8 @@ class Hearing:
         try:
             async with contextlib.aclosing(aiter(self._run)) as events:
                 async for event in events:
-                    self._add(Heard(t=now(), listener=self.name, event=event))
+                    self.position = self._run.position
+                    self._add(Heard(t=now(), listener=self.name, event=event, position=self.position))
                     self.last = event.seq
                     if is_terminal(event):
                         self.ended = True

@@ -16,7 +16,7 @@ from atto.protocol.errors import AttoError
 from atto.protocol.events import is_terminal
 from atto_client import Client
 from tests.chaos import records
-from tests.chaos.caller import Caller, Owed, Session
+from tests.chaos.caller import Caller, Hearing, Owed, Session
 from tests.chaos.conversation import PATIENCE, Conversation, Handoff
 from tests.chaos.plan import CLIENTS, Plan, load_plan
 from tests.chaos.raw_producer import RawProducer
@@ -87,9 +87,10 @@ class ClientProcess:
             return None
         return self._chance.choice([*open_now, f"raw-{self._caller.process}-{self._chance.randrange(4)}"])
 
-    def _hand_off(self, session: Session, label: str, run: str, after: int, follows: str) -> None:
+    def _hand_off(self, session: Session, label: str, run: str, hearing: Hearing) -> None:
         to = (self._index + 1) % CLIENTS
-        self._handoffs.add(Handoff(to, session.id, label, run, after, follows))
+        last, position, name = hearing.last, hearing.position, hearing.name
+        self._handoffs.add(Handoff(to, session.id, label, run, last, position, name))
 
     async def _receive_handoffs(self) -> None:
         """Those that come from now on; nobody relies on them."""
@@ -105,7 +106,7 @@ class ClientProcess:
 
     async def _resume(self, handoff: Handoff) -> None:
         session = self._caller.session(handoff.session)
-        run = self._caller.client.attach(handoff.session, handoff.run, after=handoff.after)
+        run = self._caller.client.attach(handoff.session, handoff.run, after=handoff.position)
         await self._caller.hear(
             session, handoff.label, run, after=handoff.after, follows=handoff.follows
         ).to_end()
@@ -123,7 +124,7 @@ class ClientProcess:
                 return
             if await self._caller.submit(session, read_script(owed.text), run_id=owed.run) is None:
                 return
-        run = self._caller.client.attach(owed.session, owed.run, after=last.after)
+        run = self._caller.client.attach(owed.session, owed.run, after=last.position)
         await self._caller.hear(session, owed.label, run, after=last.after, follows=last.listener).to_end()
         session.recorder.close()
 
@@ -150,6 +151,7 @@ class _Last(records.Struct, frozen=True):
     accepted: bool
     listener: str = ""
     after: int = 0
+    position: str = ""
 
 
 def _owed(journal: Path) -> dict[str, Owed]:
@@ -164,19 +166,20 @@ def _owed(journal: Path) -> dict[str, Owed]:
 
 
 def _last_heard(directory: Path, owed: Owed) -> _Last:
-    accepted, listener, after = False, "", 0
+    accepted, listener, after, position = False, "", 0, ""
     for path in sorted(session_directory(directory, owed.session).glob("c*.jsonl")):
         for line in records.read(path):
             match line:
                 case records.Accepted(label=owed.label):
                     accepted = True
                 case records.Listening(label=owed.label):
-                    listener, after = line.listener, line.after
+                    listener, after = line.listener, line.after  # of a resumed one the position is not known
+                    position = ""
                 case records.Heard(listener=heard) if heard == listener and not is_terminal(line.event):
-                    after = line.event.seq
+                    after, position = line.event.seq, line.position
                 case _:
                     pass
-    return _Last(accepted, listener, after) if after else _Last(accepted)
+    return _Last(accepted, listener, after, position) if position else _Last(accepted)
 
 
 async def obey(stopping: asyncio.Event) -> None:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from atto.protocol.events import RunCompleted, TextDelta
 from atto.protocol.ids import new_run_id
-from tests.chaos.caller import Caller, Session
+from tests.chaos.caller import Caller, Hearing, Session
 from tests.chaos.turns import Script, make_script
 
 SKEWS = (-3600.0, -400.0, -150.0, -100.0, 100.0, 150.0, 400.0, 3600.0)
@@ -57,6 +57,7 @@ class Handoff(Struct, frozen=True):
     label: str
     run: str
     after: int
+    position: str
     follows: str
 
 
@@ -73,7 +74,7 @@ class Conversation:
         chance: random.Random,
         *,
         backlog: int,
-        hand_off: Callable[[Session, str, str, int, str], None],
+        hand_off: Callable[[Session, str, str, Hearing], None],
         first: str | None,
         acts: dict[str, float] | None = None,
     ) -> None:
@@ -238,11 +239,11 @@ class Conversation:
                 if hearing.last >= until:
                     break
         if self._chance.random() < 0.5:
-            self._hand_off(session, script.label, run.run_id, hearing.last, hearing.name)
+            self._hand_off(session, script.label, run.run_id, hearing)
             await self._hear_all(session, script, run)
             return
         await asyncio.sleep(self._chance.random() * 0.3)
-        resumed = self._caller.client.attach(session.id, run.run_id, after=hearing.last)
+        resumed = self._caller.client.attach(session.id, run.run_id, after=hearing.position)
         if not hearing.ended:
             await self._caller.hear(
                 session, script.label, resumed, after=hearing.last, follows=hearing.name

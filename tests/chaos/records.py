@@ -93,10 +93,11 @@ class Listening(Line, frozen=True, kw_only=True, tag="listening"):
 
 
 class Heard(Line, frozen=True, kw_only=True, tag="heard"):
-    """A listener was handed an event."""
+    """A listener was handed an event, at this position."""
 
     listener: str
     event: AnyEvent
+    position: str = ""
 
 
 class Broke(Line, frozen=True, kw_only=True, tag="broke"):

@@ -118,7 +118,7 @@ def events_of_a():
         TextDelta(seq=2, step=1, text="x "),
         TextDelta(seq=3, step=1, text="y "),
         ModelCompleted(seq=4, step=1, message=answer("x y ", call("n.1"))),
-        ToolStarted(seq=5, step=1, call=call("n.1")),
+        ToolStarted(seq=5, step=1, call_id="n.1", name="count"),
         ToolCompleted(seq=6, step=1, call_id="n.1", name="count", content="n.1 1"),
         TextDelta(seq=7, step=2, text="z "),
         ModelCompleted(seq=8, step=2, message=answer("z ")),

@@ -225,7 +225,7 @@ async def test_a_name_that_cannot_be_is_code_2(arguments: tuple[str, ...], where
         (("workers", "--inbox-prefix", ""), "It is a subject"),
         (("workers", "--inbox-prefix", "a b"), "It is a subject"),
         (("workers", "--inbox-prefix", "_INBOX.>"), "It is a subject"),
-        (("attach", "ann", "r", "--after", "-1"), "at least 0"),
+        (("attach", "ann", "r", "--after", "17"), "'17' is not a position"),
         (("dlq", "show", "0"), "at least 1"),
         (("dlq", "drop", "-5"), "at least 1"),
     ],

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from atto.protocol.events import (
-    AgentEvent,
+    AgentStarted,
     AnyEvent,
     RunCompleted,
     RunFailed,
@@ -15,7 +15,7 @@ from atto.protocol.events import (
     ToolCompleted,
     ToolStarted,
 )
-from atto.protocol.messages import Message, ToolCallPart
+from atto.protocol.messages import Message
 from atto_workers.cli.console import Terminal
 from atto_workers.cli.transcript import Transcript
 
@@ -32,10 +32,6 @@ def shown(*events: AnyEvent) -> list[str]:
 
 def text(text: str) -> TextDelta:
     return TextDelta(seq=1, step=1, text=text)
-
-
-def inner(event) -> AgentEvent:
-    return AgentEvent(seq=1, step=1, call_id="c", agent="helper", event=event)
 
 
 DONE = RunCompleted(seq=1, time=NOW, message=Message.assistant("x"), version=1)
@@ -55,15 +51,21 @@ def test_a_restarted_step_is_marked():
 
 
 def test_what_another_agent_says_stands_under_its_name():
-    seen = shown(text("I ask"), inner(text("my ")), inner(text("view")), inner(inner(text("deep"))), DONE)
-    assert seen == ["I ask", "helper> my view", "helper> helper> deep"]
+    begins = [AgentStarted(seq=1, path=path, agent="helper") for path in ("1:c", "1:c/1:d")]
+    mine, view = (TextDelta(seq=1, path="1:c", step=1, text=words) for words in ("my ", "view"))
+    deep = TextDelta(seq=1, path="1:c/1:d", step=1, text="deep")
+    assert shown(text("I ask"), *begins, mine, view, deep, DONE) == [
+        "I ask",
+        "helper> my view",
+        "helper> helper> deep",
+    ]
 
 
 @pytest.mark.parametrize("is_error", [False, True])
 def test_tool_calls_stand_on_lines_of_their_own(is_error: bool):
-    call = ToolCallPart(id="c", name="look", arguments={"at": "x"})
+    begins = ToolStarted(seq=1, step=1, call_id="c", name="look", arguments={"at": "x"})
     done = ToolCompleted(seq=2, step=1, call_id="c", name="look", content="y", is_error=is_error)
-    seen = shown(text("well"), ToolStarted(seq=1, step=1, call=call), done)
+    seen = shown(text("well"), begins, done)
     assert seen == ["well", "-> look({'at': 'x'})", "<- look failed: y" if is_error else "<- look"]
 
 

@@ -74,7 +74,7 @@ async def test_it_goes_on_when_the_broker_is_back(tmp_path: Path):
 
 
 async def test_long_work_shows_how_far_it_is_in_a_terminal_only(tmp_path: Path):
-    header = '{"format":1,"session":"SESSION","version":1,"state":{},"runs":[],"messages":0}\n'
+    header = '{"format":2,"session":"SESSION","version":1,"state":{},"runs":[],"messages":0}\n'
     (tmp_path / "kept").mkdir()
     for number in range(30):
         (tmp_path / "kept" / f"{number}.jsonl").write_text(header.replace("SESSION", f"s{number}"))

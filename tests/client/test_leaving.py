@@ -26,6 +26,9 @@ class Listener:
     async def news(self):
         return self.batches.pop(0)
 
+    def speaker(self, _seq):
+        return 1
+
     async def stop_reading(self):
         pass
 

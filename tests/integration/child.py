@@ -82,7 +82,7 @@ def dying(effects: Path, *, stalls: bool) -> Agent:
     async def note(context: ToolContext) -> str:
         """Leaves a trace."""
         with effects.open("a") as file:
-            file.write(f"{context.run_id} {context.within} {context.idempotency_key}\n")
+            file.write(f"{context.run_id} {context.path} {context.idempotency_key}\n")
         end(context, "note")
         return "noted"
 

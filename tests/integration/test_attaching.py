@@ -59,10 +59,10 @@ async def test_every_number_can_be_gone_on_from(worker, client):
         run = await client.submit("s", "go")
         seen = [event async for event in run]
         for after in range(len(seen) + 1):
-            rest = [event async for event in client.attach("s", run.run_id, after=after)]
+            rest = [event async for event in client.attach("s", run.run_id, after=f"1-{after}")]
             assert rest == seen[after:]
         for after in (len(seen) - 1, len(seen), len(seen) + 1):
-            assert await client.attach("s", run.run_id, after=after).result() == seen[-1]
+            assert await client.attach("s", run.run_id, after=f"1-{after}").result() == seen[-1]
 
 
 @pytest.mark.parametrize("whose", ["client", "worker"])

@@ -198,7 +198,7 @@ async def test_a_turn_that_takes_its_worker_down_again_and_again_is_a_dead_lette
     run = await client.submit("s", "poison", run_id="poison")
     for attempt in range(1, 6):  # what five dead workers left behind
         body = (
-            f'{{"v":1,"attempt":{attempt},"since":{attempt},"events":[{{"type":"run_started",'
+            f'{{"v":2,"attempt":{attempt},"since":{attempt},"events":[{{"type":"run_started",'
             f'"seq":{attempt},"attempt":{attempt},"time":"2026-01-01T00:00:00Z","agent":"tester"}}]}}'
         )
         await jetstream.publish(f"{namespace}.event.s.poison", body.encode())
@@ -219,7 +219,7 @@ async def test_attempts_that_their_worker_let_go_of_do_not_count(worker, client,
     for attempt in range(1, 11):
         first = 2 * attempt - 1
         body = (
-            f'{{"v":1,"attempt":{attempt},"since":{first},"events":[{{"type":"run_started","seq":{first},'
+            f'{{"v":2,"attempt":{attempt},"since":{first},"events":[{{"type":"run_started","seq":{first},'
             f'"attempt":{attempt},"time":"2026-01-01T00:00:00Z","agent":"tester"}},'
             f'{{"type":"run_interrupted","seq":{first + 1},"reason":"x"}}]}}'
         )

@@ -185,9 +185,8 @@ async def test_a_tool_that_must_not_run_twice_does_not(worker, client, jetstream
         '[{"type":"tool_call","id":"c1","name":"pay"}]}}'
     )
     journal = (
-        '{"v":1,"events":[{"type":"run_started","seq":1,"time":"2026-01-01T00:00:00Z","agent":"a"},'
-        f'{model_completed},{{"type":"tool_started","seq":3,"step":1,'
-        '"call":{"type":"tool_call","id":"c1","name":"pay"}}]}'
+        '{"v":2,"events":[{"type":"run_started","seq":1,"time":"2026-01-01T00:00:00Z","agent":"a"},'
+        f'{model_completed},{{"type":"tool_started","seq":3,"step":1,"call_id":"c1","name":"pay"}}]}}'
     )
     paying = Agent("paying", ScriptedModel.of(model), tools=[pay])
     async with worker(paying):

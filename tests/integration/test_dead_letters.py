@@ -13,19 +13,19 @@ from atto_workers import DeadLetters, Topology
 
 async def test_a_dead_letter_is_put_back_as_a_run_of_its_own(worker, client, broker, namespace, jetstream):
     async with worker(lambda _: "fine"), DeadLetters.of(broker.url, namespace=namespace) as letters:
-        await jetstream.publish(f"{namespace}.turn.ann", b'{"input": "hi", "v": 2, "run_id": "r1"}')
+        await jetstream.publish(f"{namespace}.turn.ann", b'{"input": "hi", "v": 3, "run_id": "r1"}')
         await jetstream.publish(f"{namespace}.turn.bob", b"not JSON")
-        with pytest.raises(RunFailed, match="version 2"):
+        with pytest.raises(RunFailed, match="version 3"):
             await client.attach("ann", "r1").result()
         await client.run("bob", "hi").result()
         first, second = [letter async for letter in letters.list()]
         assert [letter async for letter in letters.list("bob")] == [second]
         assert (first.code, first.token, first.run_id) == ("unsupported_version", "ann", "r1")
-        assert first.body == b'{"input": "hi", "v": 2, "run_id": "r1"}'
+        assert first.body == b'{"input": "hi", "v": 3, "run_id": "r1"}'
         assert await letters.show(first.number) == first
 
         run_id = await letters.requeue(first.number)
-        with pytest.raises(RunFailed, match="version 2"):
+        with pytest.raises(RunFailed, match="version 3"):
             await client.attach("ann", run_id).result()
         again = [letter async for letter in letters.list("ann")]
         assert [letter.run_id for letter in again] == [run_id]

@@ -47,17 +47,20 @@ async def heard(run):
 async def test_an_agent_asks_another_and_its_words_come_under_its_name(worker, client):
     async with worker(coordinator(specialist())):
         seen = await heard(client.run("s", "Oslo"))
-    inner = [event for event in seen if isinstance(event, events.AgentEvent)]
-    assert {(event.agent, event.step) for event in inner} == {("weather", 1)}
-    assert "".join(e.event.text for e in inner if isinstance(e.event, events.TextDelta)) == "sunny in Oslo"
+    inner = [event for event in seen if event.path]
+    [completed] = [event for event in seen if isinstance(event, events.ToolCompleted) and not event.path]
+    assert {event.path for event in inner} == {f"1:{completed.call_id}"}
+    assert isinstance(inner[0], events.AgentStarted)
+    assert (inner[0].agent, inner[0].speaks) == ("weather", False)
+    assert isinstance(inner[-1], events.AgentCompleted)
+    assert (inner[-1].message.text, inner[-1].usage) == ("sunny in Oslo", Usage(3, 2))
+    assert "".join(event.text for event in inner if isinstance(event, events.TextDelta)) == "sunny in Oslo"
     assert [event.seq for event in seen] == list(range(1, len(seen) + 1))
-    assert [event.event.seq for event in inner] == [event.seq for event in inner]
-    [completed] = [event for event in seen if isinstance(event, events.ToolCompleted)]
     assert (completed.name, completed.content, completed.is_error) == ("weather", "sunny in Oslo", False)
     assert seen[-1].text == "it is sunny in Oslo"
-    assert "".join(event.text for event in seen if isinstance(event, events.TextDelta)) == seen[-1].text
+    own = [event.text for event in seen if isinstance(event, events.TextDelta) and not event.path]
+    assert "".join(own) == seen[-1].text
     assert seen[-1].usage == Usage(13, 7)
-    assert inner[0].call_id == completed.call_id
 
 
 async def test_what_the_model_is_told_of_an_agent(worker, client):
@@ -92,7 +95,7 @@ async def test_a_specialist_has_its_own_tools_and_shares_the_state(worker, clien
     assert second[-1].text == "it is Rome: rain"
     assert snapshot.state == {"looked_up": ["Oslo", "Rome"]}
     assert len(set(keys)) == 2
-    kinds = [type(event.event) for event in first if isinstance(event, events.AgentEvent)]
+    kinds = [type(event) for event in first if event.path]
     assert kinds.count(events.ToolStarted) == kinds.count(events.ToolCompleted) == 1
 
 
@@ -122,12 +125,9 @@ async def test_specialists_work_side_by_side_and_agents_ask_agents_that_ask_agen
     calls = Message("assistant", tuple(call(manager.name, input="go") for manager in managers))
     async with worker(coordinator(*managers, calls=calls)):
         seen = await heard(client.run("s", "go"))
-    nested = [
-        (event.agent, event.event.agent)
-        for event in seen
-        if isinstance(event, events.AgentEvent) and isinstance(event.event, events.AgentEvent)
-    ]
-    assert set(nested) == {("first", "a"), ("second", "b")}
+    names = {event.path: event.agent for event in seen if isinstance(event, events.AgentStarted)}
+    nested = {(names[path.rpartition("/")[0]], name) for path, name in names.items() if "/" in path}
+    assert nested == {("first", "a"), ("second", "b")}
     keys = seen[-1].text.removeprefix("it is ").split(" and ")
     assert len(set(keys)) == 2
     assert seen[-1].version == 1
@@ -139,7 +139,7 @@ async def test_an_agent_that_fails_is_told_to_the_one_that_asks(worker, client):
     for asked, words in ((failing, "no credit"), (endless, "max_steps")):
         async with worker(coordinator(asked)):
             seen = await heard(client.run(asked.name, "Oslo"))
-        [completed] = [event for event in seen if isinstance(event, events.ToolCompleted)]
+        [completed] = [event for event in seen if isinstance(event, events.ToolCompleted) and not event.path]
         assert completed.is_error
         assert words in completed.content
         assert isinstance(seen[-1], events.RunCompleted)
@@ -161,9 +161,9 @@ async def test_a_model_that_breaks_off_voids_the_words_of_its_own_agent_only(wor
     answers = iter([[TextChunk("rai")], [TextChunk("sunny"), FinishChunk("stop")]])  # the first one is cut
     async with worker(coordinator(specialist(model=ScriptedModel.of(lambda _: next(answers))))):
         seen = await heard(client.run("s", "Oslo"))
-    inner = [event.event for event in seen if isinstance(event, events.AgentEvent)]
-    assert any(isinstance(event, events.StepRestarted) for event in inner)
-    assert not any(isinstance(event, events.StepRestarted) for event in seen)
+    restarted = [event for event in seen if isinstance(event, events.StepRestarted)]
+    assert restarted
+    assert all(event.path for event in restarted)
     assert seen[-1].text == "it is sunny"
 
 

@@ -17,7 +17,7 @@ PATIENCE = 30
 
 
 def inner_events(seen):
-    return [event.event for event in seen if isinstance(event, events.AgentEvent)]
+    return [event for event in seen if event.path]
 
 
 def result(request):

@@ -11,6 +11,7 @@ from atto.models import FinishChunk, ScriptedModel, ToolCallChunk, UsageChunk
 from atto.protocol.events import is_terminal
 from atto.protocol.ids import new_run_id
 from atto.protocol.messages import Usage
+from atto.protocol.paths import of_call
 from atto.protocol.sessions import apply
 from atto_client import Client
 from atto_workers import ModelPolicy, RetryPolicy
@@ -101,7 +102,7 @@ async def test_invariants_of_runs_in_which_agents_ask_agents(running, client: Cl
     costs, state = check_agent(seen)
     snapshot = await client.snapshot(session)
     if isinstance(seen[-1], events.RunCompleted):
-        assert seen[-1].message.text == spoken(seen)
+        assert seen[-1].message.text == spoken(event for event in seen if not event.path)
         assert seen[-1].usage == costs
         assert snapshot.state == state
         check_history(snapshot.messages)
@@ -110,27 +111,32 @@ async def test_invariants_of_runs_in_which_agents_ask_agents(running, client: Cl
         assert snapshot.version == 0
 
 
-def check_agent(said):
-    """Checks what one agent said, and those that it asked. Returns what all of it cost, and the state."""
+def check_agent(said, path=""):
+    """Checks what the agent at `path` said, and those that it asked. Returns what all of it cost, and the
+    state.
+    """
     costs, state = Usage(), {}
-    spoken(said)
-    asked: dict[tuple[int, str], list] = {}
+    said_by: dict[str, list] = {}
     for event in said:
+        said_by.setdefault(event.path, []).append(event)
+    own = said_by.get(path, [])
+    spoken(own)
+    ended = {event.path for event in said if isinstance(event, events.AgentCompleted)}
+    for event in own:
         match event:
             case events.ModelCompleted():
                 costs += event.usage
-            case events.AgentEvent():
-                assert event.event.seq == event.seq
-                asked.setdefault((event.step, event.call_id), []).append(event.event)
             case events.ToolCompleted():
                 state = apply(state, event.change)
-                inner = asked.get((event.step, event.call_id))
-                if inner is not None and not event.is_error:
-                    assert event.content == spoken(inner)
+                below = of_call(path, event.step, event.call_id)
+                if below in said_by and not event.is_error:
+                    assert event.content == spoken(said_by[below])
+                    assert below in ended
             case _:
                 pass
-    for inner in asked.values():
-        costs += check_agent(inner)[0]
+    for below in said_by:
+        if below and below.rpartition("/")[0] == path:
+            costs += check_agent(said, below)[0]
     return costs, state
 
 

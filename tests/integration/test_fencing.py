@@ -79,7 +79,7 @@ async def test_the_last_words_of_a_former_owner_stand_if_they_came_before_the_ne
 ):
     """Whoever listened has heard them and left: the run must not go on and end otherwise."""
     words = (
-        b'{"v":1,"attempt":1,"since":1,"events":[{"type":"run_failed","seq":2,"code":"model_error",'
+        b'{"v":2,"attempt":1,"since":1,"events":[{"type":"run_failed","seq":2,"code":"model_error",'
         b'"message":"the former owner","time":"2026-01-01T00:00:00Z"}]}'
     )
 
@@ -94,7 +94,7 @@ async def test_the_last_words_of_a_former_owner_stand_if_they_came_before_the_ne
     async with worker(model):
         pass
     started = (
-        b'{"v":1,"attempt":1,"since":1,"events":[{"type":"run_started","seq":1,"attempt":1,'
+        b'{"v":2,"attempt":1,"since":1,"events":[{"type":"run_started","seq":1,"attempt":1,'
         b'"time":"2026-01-01T00:00:00Z","agent":"tester"}]}'
     )
     run = await client.submit("s", "hi", run_id="r")

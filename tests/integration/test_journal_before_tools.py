@@ -65,9 +65,8 @@ async def calls_in_stream(jetstream, subjects, context):
     subject = subjects.event(context.session, context.run_id)
     async for stored in jetstream.read_to_end(subjects.events_stream, subject):
         for event in codec.decode_batch(stored.data).events:
-            said = event.event if isinstance(event, events.AgentEvent) else event
-            if isinstance(said, events.ModelCompleted):
-                calls += [part.name for part in said.message.tool_calls]
+            if isinstance(event, events.ModelCompleted):
+                calls += [part.name for part in event.message.tool_calls]
     return calls
 
 

@@ -118,12 +118,12 @@ async def test_what_makes_no_sense_is_passed_over_and_what_is_new_is_passed_on(
 
 async def test_a_batch_of_another_version_is_not_guessed_at(producer, jetstream: JetStream, namespace: str):
     await Topology(namespace, partitions=1).declare(jetstream)
-    body = json.dumps({"v": 2, "events": [{"type": "run_completed", "seq": 1}]}).encode()
+    body = json.dumps({"v": 3, "events": [{"type": "run_completed", "seq": 1}]}).encode()
     await jetstream.publish(f"{namespace}.event.s.r", body)
     async with producer("--attach", "s", "r") as attached:
         said, code = await attached.error()
     assert code == 2
-    assert "version 2" in said
+    assert "version 3" in said
 
 
 def latest(events: list[Any]) -> list[Any]:

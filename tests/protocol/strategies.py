@@ -19,7 +19,8 @@ from atto.protocol.messages import (
     Usage,
 )
 from atto.protocol.sessions import RunRecord, SnapshotPage
-from atto.protocol.turns import Cancel, Turn
+from atto.protocol.turns import Answer, Cancel, Resume, Turn
+from atto.protocol.waits import Wait, WaitingCall
 
 texts = st.text(max_size=20)
 words = st.text(min_size=1, max_size=20)
@@ -65,12 +66,29 @@ usages = st.builds(Usage, counts, counts, counts, counts, counts)
 roles = st.sampled_from(["user", "assistant", "tool"])
 messages = st.builds(Message, roles, st.lists(parts, max_size=4).map(tuple), st.none() | origins)
 
+answers = st.one_of(
+    st.builds(Answer, approve=st.just(True), arguments=st.none() | json_objects),
+    st.builds(Answer, approve=st.just(False), say=texts),
+    st.builds(Answer, value=json_values),
+    st.builds(Answer, error=texts),
+    st.builds(Answer, cancel=texts),
+    st.just(Answer(expired=True)),
+)
+_turn = {
+    "run_id": st.none() | ids(),
+    "expires": st.none() | times,
+    "metadata": st.dictionaries(texts, texts, max_size=3),
+}
 turns = st.builds(
     Turn,
     input=words | st.lists(input_parts, min_size=1, max_size=3).map(tuple),
-    run_id=st.none() | ids(),
-    expires=st.none() | times,
-    metadata=st.dictionaries(texts, texts, max_size=3),
+    agent=texts,
+    on_busy=st.sampled_from(("enqueue", "reject", "interrupt", "steer")),
+    **_turn,
+) | st.builds(
+    Turn,
+    resume=st.builds(Resume, run_id=ids(), answers=st.dictionaries(words, answers, min_size=1, max_size=3)),
+    **_turn,
 )
 cancels = st.builds(Cancel, reason=texts)
 snapshot_pages = st.builds(
@@ -100,21 +118,73 @@ snapshot_pages = st.builds(
 seqs = st.integers(1, 2**53)
 steps = st.integers(1, 1000)
 changes = st.builds(e.StateChange, set=json_objects, unset=st.lists(texts, max_size=3).map(tuple))
-deltas = st.builds(e.TextDelta, seq=seqs, step=steps, text=texts)
-terminal_events: st.SearchStrategy[e.TerminalEvent] = st.one_of(
-    st.builds(e.RunCompleted, seq=seqs, time=times, message=messages, version=counts, usage=usages),
-    st.builds(e.RunFailed, seq=seqs, time=times, code=words, message=texts, retryable=st.booleans()),
-    st.builds(e.RunCancelled, seq=seqs, time=times, reason=texts),
-    st.builds(e.RunSuspended, seq=seqs, time=times, reason=texts),
+paths = st.sampled_from(["", "writer", "2:call_7", "plan/1:call_1"])
+firsts = st.integers(0, 2**53)
+_said = {"seq": seqs, "path": paths}
+_recorded = {**_said, "first": firsts}
+waits = st.builds(
+    Wait,
+    id=words,
+    kind=st.sampled_from(("approval", "question", "tool", "timer")),
+    path=paths,
+    ask=texts,
+    call=st.none() | st.builds(WaitingCall, words, words, json_objects),
+    schema=st.none() | json_objects,
+    until=st.none() | times,
 )
-_said_by_any_agent: st.SearchStrategy[e.InnerEvent] = st.one_of(
+deltas = st.builds(e.TextDelta, **_said, step=steps, text=texts)
+terminal_events: st.SearchStrategy[e.TerminalEvent] = st.one_of(
+    st.builds(
+        e.RunCompleted,
+        **_recorded,
+        time=times,
+        message=messages,
+        version=counts,
+        usage=usages,
+        output=json_values,
+        agent=texts,
+    ),
+    st.builds(
+        e.RunFailed,
+        **_recorded,
+        time=times,
+        code=words,
+        message=texts,
+        retryable=st.booleans(),
+        version=counts,
+        waits=st.lists(words, max_size=2).map(tuple),
+    ),
+    st.builds(e.RunCancelled, **_recorded, time=times, reason=texts, version=counts),
+    st.builds(
+        e.RunSuspended,
+        **_recorded,
+        time=times,
+        version=counts,
+        root=words,
+        waits=st.lists(waits, max_size=2).map(tuple),
+    ),
+    st.builds(e.RunAbsorbed, **_recorded, time=times, into=words),
+)
+events: st.SearchStrategy[e.AnyEvent] = st.one_of(
+    st.builds(
+        e.RunStarted, **_recorded, time=times, agent=words, attempt=counts, app=texts, root=texts, trace=texts
+    ),
+    st.builds(e.InputTaken, **_recorded, step=steps, content=contents, run_id=texts),
     deltas,
-    st.builds(e.ReasoningDelta, seq=seqs, step=steps, text=texts),
-    st.builds(e.ModelCompleted, seq=seqs, step=steps, message=messages, usage=usages, finish=texts),
-    st.builds(e.ToolStarted, seq=seqs, step=steps, call=tool_calls),
+    st.builds(e.ReasoningDelta, **_said, step=steps, text=texts),
+    st.builds(e.ModelCompleted, **_recorded, step=steps, message=messages, usage=usages, finish=texts),
+    st.builds(
+        e.ToolStarted,
+        **_recorded,
+        step=steps,
+        call_id=words,
+        name=words,
+        arguments=json_objects,
+        malformed=st.none() | texts,
+    ),
     st.builds(
         e.ToolCompleted,
-        seq=seqs,
+        **_recorded,
         step=steps,
         call_id=words,
         name=words,
@@ -122,18 +192,26 @@ _said_by_any_agent: st.SearchStrategy[e.InnerEvent] = st.one_of(
         is_error=st.booleans(),
         change=changes,
     ),
-    st.builds(e.StepRestarted, seq=seqs, step=steps, reason=texts),
-)
-_said_by_asked_agents: st.SearchStrategy[e.InnerEvent] = st.recursive(
-    _said_by_any_agent,
-    lambda said: st.builds(e.AgentEvent, seq=seqs, step=steps, call_id=words, agent=words, event=said),
-    max_leaves=3,
-)
-events: st.SearchStrategy[e.AnyEvent] = st.one_of(
-    st.builds(e.RunStarted, seq=seqs, time=times, agent=words, attempt=counts),
-    _said_by_any_agent,
-    st.builds(e.AgentEvent, seq=seqs, step=steps, call_id=words, agent=words, event=_said_by_asked_agents),
-    st.builds(e.RunInterrupted, seq=seqs, reason=texts),
+    st.builds(e.StepRestarted, **_recorded, step=steps, reason=texts),
+    st.builds(e.StepCompleted, **_recorded, name=words, value=json_values),
+    st.builds(e.AgentStarted, **_recorded, agent=words, speaks=st.booleans()),
+    st.builds(e.AgentCompleted, **_recorded, message=messages, usage=usages, change=changes),
+    st.builds(e.HandedOff, **_recorded, source=words, target=words),
+    st.builds(e.WaitStarted, **_recorded, wait=waits),
+    st.builds(e.WaitCompleted, **_recorded, id=words, answer=answers, run_id=texts),
+    st.builds(
+        e.HistoryCompacted,
+        **_recorded,
+        step=steps,
+        upto=counts,
+        cleared=counts,
+        summary=texts,
+        before=counts,
+        after=counts,
+        usage=usages,
+    ),
+    st.builds(e.Custom, **_recorded, data=json_values),
+    st.builds(e.RunInterrupted, **_recorded, reason=texts),
     terminal_events,
 )
 """Of every type that this release writes."""

@@ -17,16 +17,16 @@ GOLDEN = Path(__file__).parent / "golden"
 KINDS = {"turn": Turn, "cancel": Cancel, "event_batch": EventBatch, "snapshot_page": SnapshotPage}
 LINES = [
     pytest.param(KINDS[path.name.partition(".")[0]], line, id=f"{path.stem}-{number}")
-    for path in sorted(GOLDEN.glob("*.v1.jsonl"))
+    for path in sorted(GOLDEN.glob("*.v2.jsonl"))
     for number, line in enumerate(path.read_bytes().splitlines(), 1)
 ]
 
 
 def test_every_kind_of_message_has_its_examples():
-    assert {path.name for path in GOLDEN.iterdir()} == {f"{kind}.v1.jsonl" for kind in KINDS}
+    assert {path.name for path in GOLDEN.iterdir()} == {f"{kind}.v2.jsonl" for kind in KINDS}
     types = {
         event["type"]
-        for line in (GOLDEN / "event_batch.v1.jsonl").read_bytes().splitlines()
+        for line in (GOLDEN / "event_batch.v2.jsonl").read_bytes().splitlines()
         for event in msgspec.json.decode(line)["events"]
     }
     assert types >= codec._EVENT_TYPES - {"unknown"}

@@ -35,7 +35,7 @@ def a_run(steps: int):
         message = Message("assistant", (TextPart("x"), *calls))
         add(ModelCompleted, step=step, message=message)
         for call in calls:
-            add(ToolStarted, step=step, call=call)
+            add(ToolStarted, step=step, call_id=call.id, name=call.name)
             change = StateChange(set={"step": step})
             add(ToolCompleted, step=step, call_id=call.id, name="t", content="ok", change=change)
     add(RunCompleted, time=NOW, message=events[-1].message, version=1)

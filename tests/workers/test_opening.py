@@ -8,7 +8,6 @@ from atto.broker import requests
 from atto.broker.jetstream import JetStream
 from atto.protocol import codec
 from atto.protocol.events import RunFailed, TextDelta, ToolStarted
-from atto.protocol.messages import ToolCallPart
 from atto.protocol.subjects import Subjects
 from atto_workers import Topology
 from atto_workers.run.journal import read_progress
@@ -68,7 +67,7 @@ def speak(log: RunLog, text: str = "word") -> None:
 
 
 def start_tool(log: RunLog) -> None:
-    log.append(ToolStarted(seq=log.next, step=1, call=ToolCallPart("c", "pay", {})), guarded=True)
+    log.append(ToolStarted(seq=log.next, step=1, call_id="c", name="pay"), guarded=True)
 
 
 def fail(log: RunLog) -> None:

@@ -148,7 +148,7 @@ class Runtime:
             session, user_input, run_id=run_id, expires=expires, metadata=metadata, headers=headers
         )
 
-    def attach(self, session: str, run_id: str, *, after: int = 0) -> Run:
+    def attach(self, session: str, run_id: str, *, after: str = "") -> Run:
         """As `Client.attach`."""
         return self.client.attach(session, run_id, after=after)
 

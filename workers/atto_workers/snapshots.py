@@ -132,8 +132,16 @@ class Snapshots:
             size += weight
         first, *others = (tuple(page) for page in pages)
         version, is_only = snapshot.version, not others
+        continuation = snapshot.continuation
         yield SnapshotPage(
-            version=version, messages=first, state=snapshot.state, runs=snapshot.runs, last=is_only
+            version=version,
+            messages=first,
+            state=snapshot.state,
+            runs=snapshot.runs,
+            agent=continuation.agent,
+            waits=continuation.waits,
+            compaction=continuation.compaction,
+            last=is_only,
         )
         for number, page in enumerate(others, 1):
             yield SnapshotPage(version=version, messages=page, last=number == len(others))

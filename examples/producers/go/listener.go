@@ -101,11 +101,11 @@ func value(event *Event) Event {
 
 // Returns the terminal event once it is due.
 func (l *Listener) add(data []byte, hear func(Event)) (*Event, error) {
-	batch := Batch{Version: 1, Attempt: 1, Since: 1}
+	batch := Batch{Version: 2, Attempt: 1, Since: 1}
 	if err := json.Unmarshal(data, &batch); err != nil {
 		return nil, nil // no event batch at all
 	}
-	if batch.Version != 1 {
+	if batch.Version != 2 {
 		return nil, fmt.Errorf("event batch of version %d: upgrade this client", batch.Version)
 	}
 	for _, event := range l.merger.Add(batch) {

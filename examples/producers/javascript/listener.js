@@ -58,7 +58,7 @@ export class Listener {
       if (this.#live.length) silences = 0;
       for (const batch of [...replayed, ...this.#live.splice(0)]) {
         if (batch === null) continue;
-        if ((batch.v ?? 1) !== 1) throw new Error(`event batch of version ${batch.v}: upgrade this client`);
+        if ((batch.v ?? 2) !== 2) throw new Error(`event batch of version ${batch.v}: upgrade this client`);
         for (const event of this.#merger.add(batch)) {
           yield event;
           if (TERMINAL.has(event.type)) return;

@@ -37,7 +37,7 @@ def terminal: IN("run_completed", "run_failed", "run_cancelled", "run_suspended"
 foreach inputs as $batch ({next: 1, since: {}, early: {}, said: [], due: [], reread: false};
   .due = [] | .reread = false
   | if $batch | type == "object" and (.events | type == "array") then
-      if ($batch.v // 1) != 1 then error("event batch of version \($batch.v): upgrade this client") else . end |
+      if ($batch.v // 2) != 2 then error("event batch of version \($batch.v): upgrade this client") else . end |
       ($batch | {attempt: (.attempt // 1), since: (.since // 1), events}) as $batch
       | (if .since[$batch.attempt | tostring] == null then hear_of($batch.attempt; $batch.since) else . end)
       | hold($batch) | hand_out

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from atto.broker.jetstream import JetStream
-from atto.protocol.errors import BrokerUnavailable, NoResponders
+from atto.protocol.errors import BrokerUnavailable, InvalidPosition, NoResponders
 from atto.protocol.events import AnyEvent, RunCompleted
+from atto.protocol.positions import START, Position
 from atto.protocol.subjects import Subjects
 from atto_client import Client, Run
 from atto_client.submission import check_declared
 from atto_workers.cli.exits import FAILED
-from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, RunId, Session, in_range, note
+from atto_workers.cli.options import BROKER, OUTPUT, Broker, Output, RunId, Session, note
 from atto_workers.cli.transcript import Transcript
 from atto_workers.terminal import quoted
 
@@ -48,11 +49,20 @@ def run(session: Session, text: Text, *, broker: Broker = BROKER, output: Output
     return asyncio.run(work())
 
 
+def _is_position(_type: Any, value: str) -> None:
+    try:
+        Position.parse(value)
+    except InvalidPosition as error:
+        raise ValueError(str(error)) from None
+
+
 def attach(
     session: Session,
     run_id: RunId,
     *,
-    after: Annotated[int, Parameter(help="The last event that is known.", validator=in_range(0))] = 0,
+    after: Annotated[
+        str, Parameter(help="A position that is known, as 1-17: what comes later.", validator=_is_position)
+    ] = str(START),
     broker: Broker = BROKER,
     output: Output = OUTPUT,
 ) -> int:

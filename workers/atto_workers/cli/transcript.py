@@ -1,7 +1,7 @@
 """The events of a run, as people read them in a terminal."""
 
 from atto.protocol.events import (
-    AgentEvent,
+    AgentStarted,
     AnyEvent,
     ReasoningDelta,
     RunCancelled,
@@ -27,18 +27,18 @@ class Transcript:
     def __init__(self, console: Terminal | None = None) -> None:
         self._console = console or Terminal(soft_wrap=True)
         self._speaker: str | None = None
+        self._names: dict[str, str] = {}
         self._in_line = False
 
     def show(self, event: AnyEvent) -> None:
         """The event, if it is one for people."""
-        self._show(event, "")
-
-    def _show(self, event: AnyEvent, speaker: str) -> None:
+        speaker = self._names.get(event.path, "")
         match event:
             case TextDelta() | ReasoningDelta():
                 self._say(event.text, speaker, "dim italic" if isinstance(event, ReasoningDelta) else None)
-            case AgentEvent():
-                self._show(event.event, f"{speaker}{event.agent}> ")
+            case AgentStarted():
+                above = self._names.get(event.path.rpartition("/")[0], "")
+                self._names[event.path] = f"{above}{event.agent}> "
             case RunCompleted():
                 self._end_line()
             case _:
@@ -47,7 +47,7 @@ class Transcript:
     def _show_note(self, event: AnyEvent, speaker: str) -> None:
         match event:
             case ToolStarted():
-                self._note(f"-> {event.call.name}({shortened(event.call.arguments)})", speaker, "cyan")
+                self._note(f"-> {event.name}({shortened(event.arguments)})", speaker, "cyan")
             case ToolCompleted():
                 failed = f" failed: {shortened(event.content)}" if event.is_error else ""
                 self._note(f"<- {event.name}{failed}", speaker, "cyan")
@@ -62,7 +62,7 @@ class Transcript:
             case RunCancelled():
                 self._note("the run was cancelled", speaker, "yellow")
             case RunSuspended():
-                self._note(f"the run waits: {event.reason}", speaker, "yellow")
+                self._note(f"the run waits: {', '.join(wait.ask for wait in event.waits)}", speaker, "yellow")
             case _:
                 pass
 

@@ -113,6 +113,7 @@ class Attempts:
             subject,
             attempt=1 if is_first else max(claim.tenure.epoch, progress.attempt + 1),
             since=progress.next,
+            recorded=progress.recorded,
             is_silenced=lambda: claim.is_lost,
             fence=Fence(self._subjects.fence_of(delivery.token, delivery.run_token), progress.fence),
             opening=Opening(

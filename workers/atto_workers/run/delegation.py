@@ -1,12 +1,12 @@
-"""What an agent says that was asked by another one: events of the run that asks, under its own name."""
+"""The log of an agent that another one asks: events of the run that asks, under a path of their own."""
 
-from typing import Protocol, cast
+from typing import Protocol
 
-from atto.protocol.events import AgentEvent, AnyEvent, InnerEvent, ModelCompleted
+from msgspec.structs import replace
+
+from atto.protocol.events import AnyEvent, ModelCompleted
 from atto.protocol.messages import Usage
-
-_ENVELOPE = 1024
-"""Bytes that the event around another one takes at the most."""
+from atto.protocol.paths import MAX_PATH_BYTES, of_call
 
 
 class EventLog(Protocol):
@@ -15,6 +15,11 @@ class EventLog(Protocol):
     @property
     def next(self) -> int:
         """The number of the next event."""
+        ...
+
+    @property
+    def first(self) -> int:
+        """As of the next event, if it is a record."""
         ...
 
     @property
@@ -37,30 +42,40 @@ class EventLog(Protocol):
         ...
 
 
-class DelegateLog:
-    """The log of an agent that the call `call_id` of `step` asked, within that of the run that asks.
+class ChildLog:
+    """The log of the child at `path`, within that of its run.
 
-    `within`: the call, as idempotency keys name it (see `ToolContext`). `usage`: what the model calls cost
-    that were logged here, those of agents that this one asked included.
+    Attributes:
+        path: Where it is.
+        usage: What the model calls cost that were logged here, those of its own children included.
+
     """
 
-    def __init__(self, log: EventLog, *, step: int, call_id: str, agent: str) -> None:
-        self.within = f"{step}:{_escaped(call_id)}:"
+    def __init__(self, log: EventLog, path: str) -> None:
+        self.path = path
         self.usage = Usage()
-        self._log = log
-        self._step = step
-        self._call_id = call_id
-        self._agent = agent
+        self._parent = log if isinstance(log, ChildLog) else None
+        self._log = log.log if isinstance(log, ChildLog) else log
+
+    @property
+    def log(self) -> EventLog:
+        """That of the run."""
+        return self._log
 
     @property
     def next(self) -> int:
-        """As of the run's log: inner and outer events are numbered together."""
+        """As of the run's log: all its events are numbered together."""
         return self._log.next
+
+    @property
+    def first(self) -> int:
+        """As of the run's log."""
+        return self._log.first
 
     @property
     def event_limit(self) -> int:
         """How many bytes one event may have."""
-        return self._log.event_limit - _ENVELOPE - len(self._call_id)
+        return self._log.event_limit - MAX_PATH_BYTES
 
     def append(
         self,
@@ -70,31 +85,21 @@ class DelegateLog:
         guarded: bool = False,
     ) -> None:
         """Adds the event numbered `self.next`."""
-        said = _innermost(event)
-        if isinstance(said, ModelCompleted):
-            self.usage += said.usage
-        self._log.append(
-            AgentEvent(
-                seq=event.seq,
-                step=self._step,
-                call_id=self._call_id,
-                agent=self._agent,
-                event=cast("InnerEvent", event),
-            ),
-            guarded=guarded,
-        )
+        if isinstance(event, ModelCompleted):
+            self._count(event.usage)
+        self._log.append(replace(event, path=self.path), guarded=guarded)
+
+    def _count(self, usage: Usage) -> None:
+        self.usage += usage
+        if self._parent is not None:
+            self._parent._count(usage)  # noqa: SLF001 - of its own kind
 
     async def confirm(self) -> None:
         """Returns once the stream has all that was appended."""
         await self._log.confirm()
 
 
-def _escaped(call_id: str) -> str:
-    """So that no two paths of calls look the same: some servers' ids hold colons."""
-    return call_id.replace("%", "%25").replace(":", "%3A")
-
-
-def _innermost(event: AnyEvent) -> AnyEvent:
-    while isinstance(event, AgentEvent):
-        event = event.event
-    return event
+def child_log(log: EventLog, step: int, call_id: str) -> ChildLog:
+    """The log of the agent that a call of `step` asks."""
+    parent = log.path if isinstance(log, ChildLog) else ""
+    return ChildLog(log, of_call(parent, step, call_id))

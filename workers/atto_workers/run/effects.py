@@ -1,6 +1,7 @@
 """What a run may have done outside its session, by what its agent's tools say of themselves."""
 
 from atto.agents import Agent, AgentTool
+from atto.protocol.paths import of_call
 from atto_workers.run.journal import Progress
 
 
@@ -13,18 +14,20 @@ def has_effects(agent: Agent) -> bool:
     return False
 
 
-def has_acted(agent: Agent, progress: Progress) -> bool:
-    """Whether such a tool may have run already. One that the agent has no more counts."""
-    return any(
-        _may_have_acted(agent, call.name, done.asked.get(call.id))
-        for done in progress.steps
-        for call in done.model.message.tool_calls
-        if call.id in done.started | done.results.keys() | done.asked.keys()
-    )
+def has_acted(agent: Agent, progress: Progress, path: str = "") -> bool:
+    """Whether such a tool may have run already, of the agent at `path`. One that it has no more counts."""
+    for step, done in enumerate(progress.steps, 1):
+        for call in done.model.message.tool_calls:
+            below = of_call(path, step, call.id)
+            asked = progress.child(below)
+            has_begun = asked is not None or call.id in done.started or call.id in done.results
+            if has_begun and _may_have_acted(agent, call.name, asked, below):
+                return True
+    return False
 
 
-def _may_have_acted(agent: Agent, name: str, asked: Progress | None) -> bool:
+def _may_have_acted(agent: Agent, name: str, asked: Progress | None, path: str) -> bool:
     tool = agent.tool(name)
     if isinstance(tool, AgentTool):
-        return asked is not None and has_acted(tool.agent, asked)
+        return asked is not None and has_acted(tool.agent, asked, path)
     return tool is None or not tool.read_only

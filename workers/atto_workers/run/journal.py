@@ -1,7 +1,7 @@
 """What a run's events say of how far it came: where a new attempt goes on."""
 
 import contextlib
-import itertools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from msgspec import Struct, field
@@ -10,7 +10,8 @@ from atto.broker.jetstream import JetStream
 from atto.protocol import codec
 from atto.protocol.errors import InvalidTurn
 from atto.protocol.events import (
-    AgentEvent,
+    AgentCompleted,
+    AgentStarted,
     AnyEvent,
     EventBatch,
     ModelCompleted,
@@ -22,10 +23,12 @@ from atto.protocol.events import (
     TextDelta,
     ToolCompleted,
     ToolStarted,
+    is_delta,
     is_terminal,
 )
+from atto.protocol.merge import Merger
 from atto.protocol.messages import Usage
-from atto_client.merge import Merger
+from atto.protocol.paths import is_voided
 
 SILENT = "its worker was blocked, paused or cut off"
 """Why a run was interrupted, as the successor of a worker tells that lived perhaps, and said nothing."""
@@ -34,18 +37,16 @@ SILENT = "its worker was blocked, paused or cut off"
 class StepDone(NamedTuple):
     """A completed model call, and what its tool calls gave, in the order in which they ended.
 
-    `started`: the ids of calls that were begun; one without a result may have had its effect. `asked`: how
-    far the agents came that calls asked.
+    `started`: the ids of calls that were begun; one without a result may have had its effect.
     """
 
     model: ModelCompleted
     results: dict[str, ToolCompleted]
     started: set[str]
-    asked: dict[str, "Progress"]
 
 
 class Progress(Struct):
-    """How far a run came.
+    """How far a run came, or one of its children.
 
     `attempt`: the number of the newest attempt, 0 if there was none; `attempts`: how many there were;
     `interrupted`: those of them that their worker let go of, and so are not the turn's fault; `silent`: those
@@ -54,7 +55,8 @@ class Progress(Struct):
     lies beyond a hole is void, for no listener would ever get past the hole.
     `messages`: all that was read; `read_to`: the stream's sequence of the last of them. `fence`: that of the
     fence which this worker wrote before it read; 0 if it read nothing. `lost`: why the journal may have held
-    more than that, in words; None if it cannot.
+    more than that, in words; None if it cannot. `children`: how far each child of the run
+    came, by path. `answer`: of a child that has ended. `recorded`: the number of the last record.
     """
 
     attempt: int = 0
@@ -69,14 +71,29 @@ class Progress(Struct):
     read_to: int = 0
     fence: int = 0
     lost: str | None = None
+    children: dict[str, "Progress"] = field(default_factory=dict[str, "Progress"])
+    answer: AgentCompleted | None = None
+    recorded: int = 0
 
     @property
-    def usage(self) -> Usage:
-        """What all completed model calls cost, those of asked agents included."""
-        return sum(
-            (sum((asked.usage for asked in done.asked.values()), done.model.usage) for done in self.steps),
-            Usage(),
+    def own_usage(self) -> Usage:
+        """What its completed model calls cost, without those of children."""
+        return sum((done.model.usage for done in self.steps), Usage())
+
+    def usage_below(self, path: str) -> Usage:
+        """What the completed model calls of the child at `path` cost, and of its own children."""
+        if not self.children:
+            return Usage()
+        below = (
+            progress.own_usage
+            for at, progress in self.children.items()
+            if at == path or at.startswith(f"{path}/")
         )
+        return sum(below, Usage())
+
+    def child(self, path: str) -> "Progress | None":
+        """How far the child at `path` came; None if it has not begun."""
+        return self.children.get(path)
 
     @property
     def was_in_step(self) -> int:
@@ -89,13 +106,19 @@ async def read_progress(jetstream: JetStream, stream: str, subject: str) -> Prog
     batches: list[EventBatch] = []
     messages: dict[bytes, None] = {}  # those that were published again once only
     read_to = 0
+    unreadable: str | None = None
     async with contextlib.aclosing(jetstream.read_to_end(stream, subject)) as reading:
         async for stored in reading:
             read_to = stored.sequence
-            with contextlib.suppress(InvalidTurn):
+            try:
                 batches.append(codec.decode_batch(stored.data))
+            except InvalidTurn as error:
+                unreadable = str(error)
+            else:
                 messages[stored.data] = None
     progress = fold(batches)
+    if unreadable is not None:
+        progress.lost = f"a part of the run's events cannot be read: {unreadable}"
     progress.messages = list(messages)
     progress.read_to = read_to
     return progress
@@ -112,14 +135,16 @@ def fold(batches: list[EventBatch]) -> Progress:
     progress = Progress()
     for batch in batches:
         progress.attempt = max(progress.attempt, batch.attempt)
-        for event in merger.add(batch):
-            del said[event.seq - 1 :]
-            said.append(event)
+        _add(said, merger.add(batch))
     if merger.must_reread:
-        for event in itertools.chain.from_iterable(map(merger.add, batches)):
-            del said[event.seq - 1 :]
-            said.append(event)
-    progress.next = len(said) + 1
+        for batch in batches:
+            _add(said, merger.add(batch))
+    if any(map(_tells_of_a_call, merger.waiting)):
+        # Calls are published when all before them is stored: what is missing has expired. Else it was lost
+        # with a connection, and the step is done again.
+        _add(said, merger.skip())
+    progress.next = said[-1].seq + 1 if said else 1
+    progress.recorded = next((event.seq for event in reversed(said) if not is_delta(event)), 0)
     progress.attempts = len({batch.attempt for batch in batches})
     for event in said:
         _apply(progress, event)
@@ -140,33 +165,44 @@ def _may_begin(batches: list[EventBatch], beyond: list[AnyEvent]) -> bool:
     return all(batch.since == 1 for batch in batches) and all(map(_is_of_first_words, beyond))
 
 
+def _tells_of_a_call(event: AnyEvent) -> bool:
+    return isinstance(event, ToolStarted | ToolCompleted)
+
+
 def _is_of_first_words(event: AnyEvent) -> bool:
     return isinstance(event, TextDelta | ReasoningDelta | ModelCompleted) and event.step == 1
 
 
-def _tells_of_a_call(event: AnyEvent) -> bool:
-    while isinstance(event, AgentEvent):
-        event = event.event
-    return isinstance(event, ToolStarted | ToolCompleted)
+def _add(said: list[AnyEvent], events: Iterable[AnyEvent]) -> None:
+    """A number that comes again voids what was said from it on."""
+    for event in events:
+        while said and said[-1].seq >= event.seq:
+            said.pop()
+        said.append(event)
 
 
 def _apply(progress: Progress, event: AnyEvent) -> None:
+    """`progress`: of the run."""
     progress.is_let_go = isinstance(event, RunInterrupted)
+    at = progress if not event.path else progress.children.get(event.path)
     match event:
-        case ModelCompleted():
-            progress.steps.append(StepDone(event, {}, set(), {}))
-        case ToolStarted() if event.step <= len(progress.steps):
-            progress.steps[event.step - 1].started.add(event.call.id)
-        case ToolCompleted() if event.step <= len(progress.steps):
-            progress.steps[event.step - 1].results[event.call_id] = event
-        case AgentEvent() if event.step <= len(progress.steps):
-            asked = progress.steps[event.step - 1].asked.setdefault(event.call_id, Progress(attempts=1))
-            _apply(asked, event.event)
+        case AgentStarted():
+            progress.children[event.path] = Progress(attempts=1, children=progress.children)
+        case AgentCompleted() if at is not None:
+            at.answer = event
+        case ModelCompleted() if at is not None:
+            at.steps.append(StepDone(event, {}, set()))
+        case ToolStarted() if at is not None and event.step <= len(at.steps):
+            at.steps[event.step - 1].started.add(event.call_id)
+        case ToolCompleted() if at is not None and event.step <= len(at.steps):
+            at.steps[event.step - 1].results[event.call_id] = event
         case RunInterrupted():
             progress.interrupted += 1
             progress.silent += event.reason == SILENT
-        case StepRestarted():
-            del progress.steps[event.step - 1 :]
+        case StepRestarted() if at is not None:
+            del at.steps[event.step - 1 :]
+            for path in [path for path in progress.children if is_voided(path, event.path, event.step)]:
+                del progress.children[path]
         case _ if is_terminal(event):
             progress.terminal = event
         case _:

@@ -18,11 +18,12 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 import nats.errors
+from msgspec.structs import replace
 
 from atto.broker.refusals import MESSAGE_TOO_LARGE, WRONG_LAST_SEQUENCE, WRONG_LAST_SEQUENCE_CONSTANT
 from atto.protocol import codec
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable
-from atto.protocol.events import AnyEvent, is_terminal
+from atto.protocol.events import AnyEvent, RecordEvent, is_terminal
 from atto.protocol.turns import SCHEMA_VERSION
 from atto_workers.backoff import Backoff
 from atto_workers.run.opening import EXPECTED, EXPECTED_SUBJECT, Opening
@@ -57,7 +58,8 @@ async def _sure() -> bool:
 class RunLog:
     """The events of one attempt at a run: `with RunLog(…) as log`.
 
-    `since`: the number of its first event. `is_silenced`: tells that another worker speaks for the run now;
+    `since`: the number of its first event; `recorded`: that of the last record before it, by default the one
+    before `since`. `is_silenced`: tells that another worker speaks for the run now;
     from then on nothing is published. `fence`: what holds as long as nobody has begun a later attempt.
     `opening`: proves that nobody has spoken since this attempt knows what was said. `inherited`: the messages
     of earlier attempts; they are kept in the stream with those of this one. `assure`: makes sure, before
@@ -71,6 +73,7 @@ class RunLog:
         *,
         attempt: int = 1,
         since: int = 1,
+        recorded: int | None = None,
         is_silenced: Callable[[], bool] = lambda: False,
         fence: Fence | None = None,
         opening: Opening | None = None,
@@ -78,6 +81,7 @@ class RunLog:
         assure: Callable[[], Awaitable[bool]] = _sure,
     ) -> None:
         self.next = since
+        self._recorded = since - 1 if recorded is None else recorded
         self.acted = False
         """Whether calls of tools with effects were begun."""
         self.attempt = attempt
@@ -112,6 +116,11 @@ class RunLog:
         self._outbox.close(self)
 
     @property
+    def first(self) -> int:
+        """As of the next event, if it is a record: where the deltas before it begin, 0 if there are none."""
+        return 0 if self._recorded == self.next - 1 else self._recorded + 1
+
+    @property
     def event_limit(self) -> int:
         """How many bytes one event may have."""
         return self._limit
@@ -121,6 +130,10 @@ class RunLog:
 
         `guarded`: it is not published before `confirm`, and not at all where that is refused.
         """
+        if isinstance(event, RecordEvent):
+            if event.first != self.first:  # unless it was known when the event was made
+                event, encoded = replace(event, first=self.first), None
+            self._recorded = self.next
         data = codec.encode(event) if encoded is None else encoded
         self.next += 1
         self._size += len(data) + 1

@@ -14,7 +14,7 @@ from atto.protocol.events import StateChange, StepRestarted
 from atto.protocol.messages import Message, ToolCallPart, Usage
 from atto.protocol.sessions import Snapshot
 from atto_workers.gateway import ModelGateway
-from atto_workers.run.delegation import DelegateLog, EventLog
+from atto_workers.run.delegation import ChildLog, EventLog
 from atto_workers.run.journal import Progress
 from atto_workers.run.model_calls import call_model
 from atto_workers.run.scope import RunScope
@@ -55,11 +55,11 @@ async def run_loop(
     progress: Progress,
     gateway: ModelGateway,
     scope: RunScope,
-    within: str = "",
+    path: str = "",
 ) -> Answer:
     """Runs a turn on top of `snapshot`, going on from `progress`.
 
-    `within`: for an agent that another one asked, the calls that led to it (see `ToolContext`). `scope`: is
+    `path`: where in the run the agent is; empty for the one that answers. `scope`: is
     asked before each model and tool call whether the run was stopped.
 
     Raises `Stopped`, `StepsExhausted`, `InstructionFailed`, `ModelError`; what a tool does wrong the model is
@@ -70,7 +70,7 @@ async def run_loop(
     usage = Usage()
 
     async def ask(
-        tool: AgentTool, call: ToolCallPart, values: dict[str, Any], asked: Progress, said: DelegateLog
+        tool: AgentTool, call: ToolCallPart, values: dict[str, Any], asked: Progress, said: ChildLog
     ) -> Answer:
         question = Message.user(tool.question(call.arguments))
         timeout = asyncio.timeout(tool.timeout)
@@ -87,7 +87,7 @@ async def run_loop(
                     progress=asked,
                     gateway=gateway,
                     scope=scope,
-                    within=within + said.within,
+                    path=said.path,
                 )
         except TimeoutError:
             if not timeout.expired():
@@ -121,7 +121,8 @@ async def run_loop(
             run_id=run_id,
             metadata=metadata,
             headers=headers,
-            within=within,
+            path=path,
+            progress=progress,
         )
         added.append(await calls.results(model.message, done))
         usage += calls.usage

@@ -24,6 +24,7 @@ async def call_model(
     assembled = await gateway.call(agent.models, request, on_chunk=speech.add, on_restart=speech.restart)
     event = ModelCompleted(
         seq=log.next,
+        first=log.first,
         step=step,
         message=assembled.message,
         usage=assembled.usage,

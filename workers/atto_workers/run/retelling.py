@@ -101,7 +101,16 @@ def _tell(log: RunLog, step: int, told: ToldStep) -> None:
     for call in message.tool_calls:
         result = told.results.get(call.id)
         if result is not None:
-            log.append(ToolStarted(seq=log.next, step=step, call=call))
+            log.append(
+                ToolStarted(
+                    seq=log.next,
+                    step=step,
+                    call_id=call.id,
+                    name=call.name,
+                    arguments=call.arguments,
+                    malformed=call.malformed,
+                )
+            )
             log.append(
                 ToolCompleted(
                     seq=log.next,

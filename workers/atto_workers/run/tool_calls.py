@@ -4,24 +4,24 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from atto.agents import Agent, AgentTool, State, Tool, ToolContext, ToolError
-from atto.agents.delegation import MAX_DELEGATION
 from atto.aio.user_code import words
 from atto.protocol import codec
 from atto.protocol.errors import InvalidTurn
-from atto.protocol.events import StateChange, ToolCompleted, ToolStarted
+from atto.protocol.events import AgentCompleted, AgentStarted, StateChange, ToolCompleted, ToolStarted
 from atto.protocol.messages import Message, ToolCallPart, ToolResultPart, Usage
+from atto.protocol.paths import of_call
 from atto.protocol.sessions import apply, compose
-from atto_workers.run.delegation import DelegateLog, EventLog
+from atto_workers.run.delegation import ChildLog, EventLog, child_log
 from atto_workers.run.journal import Progress, StepDone
 from atto_workers.run.scope import RunScope
 from atto_workers.run.standing import GaveUp, Superseded
 from atto_workers.run.tool_failures import log_failure
 
-_AROUND = 8 + MAX_DELEGATION
-"""Levels by which batch, snapshot and the events of asking agents nest a result deeper, at the most."""
+_AROUND = 8
+"""Levels by which batch and snapshot nest a result deeper, at the most."""
 
 
 class SessionState:
@@ -51,7 +51,14 @@ class Answered(Protocol):
         ...
 
 
-Ask = Callable[[AgentTool, ToolCallPart, dict[str, Any], Progress, DelegateLog], Awaitable[Answered]]
+class _Recorded(NamedTuple):
+    """What an agent gave back in an earlier attempt."""
+
+    message: Message
+    change: StateChange
+
+
+Ask = Callable[[AgentTool, ToolCallPart, dict[str, Any], Progress, ChildLog], Awaitable[Answered]]
 """Asks an agent as a call says, with the state as it is, from where it had come. Its words go to the log."""
 
 
@@ -71,12 +78,13 @@ class ToolCalls:
         run_id: str,
         metadata: Mapping[str, str],
         headers: Mapping[str, str],
-        within: str,
+        path: str,
+        progress: Progress,
     ) -> None:
         self.usage = Usage()
         self._ask = ask
         self._scope = scope
-        self._within = within
+        self._path = path
         self._agent = agent
         self._log = log
         self._state = state
@@ -88,7 +96,7 @@ class ToolCalls:
         self._confirming = asyncio.Lock()
         self._confirmed = 0
         self._interrupted: set[str] = set()
-        self._asked: dict[str, Progress] = {}
+        self._progress = progress
 
     async def results(self, message: Message, done: StepDone | None) -> Message:
         """The results, in the order of the calls. What an earlier attempt has `done` is not done again."""
@@ -97,9 +105,8 @@ class ToolCalls:
             self._state.apply(event.change)
         if done is not None:
             self._interrupted = done.started - results.keys()
-            self._asked = done.asked
-            for call_id in results.keys() & self._asked.keys():
-                self.usage += self._asked[call_id].usage
+            for call_id in results:
+                self.usage += self._progress.usage_below(of_call(self._path, self._step, call_id))
         pending = [call for call in message.tool_calls if call.id not in results]
         for group in self._groups(pending):
             results.update((event.call_id, event) for event in await self._completed_group(group))
@@ -134,7 +141,14 @@ class ToolCalls:
 
     def _start(self, call: ToolCallPart) -> int:
         """Says that the call begins; the number of the event that comes next."""
-        event = ToolStarted(seq=self._log.next, step=self._step, call=call)
+        event = ToolStarted(
+            seq=self._log.next,
+            step=self._step,
+            call_id=call.id,
+            name=call.name,
+            arguments=call.arguments,
+            malformed=call.malformed,
+        )
         self._log.append(event, guarded=self._may_take_effect(call))
         return self._log.next
 
@@ -210,7 +224,7 @@ class ToolCalls:
                 metadata=self._metadata,
                 headers=self._headers,
                 state=view,
-                within=self._within,
+                path=self._path,
             )
             content = await tool.call(call.arguments, context)
             return content, False, view.changes()
@@ -222,12 +236,22 @@ class ToolCalls:
             return words(error), True, StateChange()
 
     async def _delegate(self, tool: AgentTool, call: ToolCallPart) -> Answered:
-        asked = self._asked.get(call.id, Progress())
-        log = DelegateLog(self._log, step=self._step, call_id=call.id, agent=tool.agent.name)
+        log = child_log(self._log, self._step, call.id)
+        asked = self._progress.child(log.path)
+        before = self._progress.usage_below(log.path)
+        if asked is None:
+            log.append(AgentStarted(seq=log.next, agent=tool.agent.name))
+            asked = Progress(children=self._progress.children)
+        elif asked.answer is not None:
+            self.usage += before
+            return _Recorded(asked.answer.message, asked.answer.change)
         try:
-            return await self._ask(tool, call, dict(self._state.values), asked, log)
+            answer = await self._ask(tool, call, dict(self._state.values), asked, log)
         finally:
-            self.usage += asked.usage + log.usage  # one that failed was paid for, too
+            self.usage += before + log.usage  # one that failed was paid for, too
+        usage = before + log.usage
+        log.append(AgentCompleted(seq=log.next, message=answer.message, usage=usage, change=answer.change))
+        return answer
 
     async def _begin(self, call: ToolCallPart, begun: int) -> Tool[..., Any]:
         """The tool, which may run now: with an effect, only once it is certain that any successor knows."""
@@ -255,6 +279,7 @@ class ToolCalls:
     ) -> ToolCompleted:
         return ToolCompleted(
             seq=self._log.next,
+            first=self._log.first,
             step=self._step,
             call_id=call.id,
             name=call.name,

@@ -28,8 +28,8 @@ record Batch(long attempt, int since, List<Event> events) {
       return null;
     }
     if (json.map == null) return null;
-    long version = number(json, "v", 1);
-    if (version != 1) {
+    long version = number(json, "v", 2);
+    if (version != 2) {
       throw new IllegalStateException("event batch of version " + version + ": upgrade this client");
     }
     JsonValue events = json.map.get("events");

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atto.protocol.events import EventBatch, RunStarted, TextDelta
-from atto_client.merge import Merger
+from atto.protocol.merge import Merger
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -1,8 +1,8 @@
 """One run's event batches, in whatever order and however often they come, as the one sequence they are."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from atto.protocol.events import AnyEvent, EventBatch
+from atto.protocol.events import AnyEvent, EventBatch, RecordEvent
 
 
 class Merger:
@@ -11,6 +11,9 @@ class Merger:
     Batches come live and from replay: repeated, late, or never. A newer attempt voids what older ones said
     from its `since` on; if some of that was handed out already, the numbers go back to `since` (the event
     there, `StepRestarted` or `RunStarted`, tells the listener where the run now stands).
+
+    Numbers that are missing before a record, and that it says are deltas', belong to deltas that have
+    expired, or that are still to come: `skip` passes them over.
     """
 
     def __init__(self) -> None:
@@ -54,6 +57,25 @@ class Merger:
                 if held is None or held[0] < attempt:
                     self._early[event.seq] = (attempt, event)
         return self._due()
+
+    def skip(self, read: Mapping[int, int] | None = None) -> Sequence[AnyEvent]:
+        """What is due once missing deltas are passed over. `read`: up to which number, by attempt; None: all
+        of them.
+        """
+        due = self._due()
+        while self._early and self._is_covered(read):
+            self._next = min(self._early)
+            due += self._due()
+        return due
+
+    def _is_covered(self, read: Mapping[int, int] | None) -> bool:
+        """Whether nothing is missing before the next record but deltas."""
+        for seq in sorted(self._early):
+            attempt, event = self._early[seq]
+            if isinstance(event, RecordEvent):
+                is_read = read is None or read.get(attempt, 0) >= seq
+                return is_read and 0 < event.first <= self._next
+        return False
 
     def _due(self) -> list[AnyEvent]:
         """What waited for its turn, and need not wait any longer."""
