@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-BENCHMARKS = ("turns", "paced", "session", "scaling", "takeover", "idle", "growth", "streaming")
+BENCHMARKS = ("turns", "paced", "session", "scaling", "takeover", "idle", "fleet", "growth", "streaming")
 OTHERS = ("all", "compare", "plot", "pages")
 NOT_RECORDED = ("streaming",)
 

@@ -92,6 +92,24 @@ def idle(record: Record) -> Iterable[str]:
         yield f"| {what} | {figures['turns_each']} | {size:.2f} |"
 
 
+def fleet(record: Record) -> Iterable[str]:
+    yield (
+        "| workers | CPU of a worker, ms a second | of the broker | of the broker, each worker | MB a worker "
+        "| spread, s | 10 killed, s | 10 joined, s | rolling restart, s |"
+    )
+    yield "| " + " | ".join(["---:"] * 9) + " |"
+    for workers, figures in record.figures["by_workers"].items():
+        cells = (
+            *(f"{figures[of]:.2f}" for of in ("worker_ms_per_s", "broker_ms_per_s")),
+            f"{figures['broker_ms_per_s_and_worker']:.2f}",
+            *(
+                f"{figures[of]:.1f}"
+                for of in ("worker_mb", "spread_s", "re_owned_s", "joined_s", "rolling_restart_s")
+            ),
+        )
+        yield f"| {workers} | {' | '.join(cells)} |"
+
+
 TABLES: dict[str, Callable[[Record], Iterable[str]]] = {
     "turns": turns,
     "paced": paced,
@@ -99,6 +117,7 @@ TABLES: dict[str, Callable[[Record], Iterable[str]]] = {
     "scaling": scaling,
     "takeover": takeover,
     "idle": idle,
+    "fleet": fleet,
 }
 
 

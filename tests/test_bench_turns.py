@@ -85,6 +85,14 @@ async def test_a_killed_workers_turns_go_on():
     assert 0 < figures["p50_ms"] <= figures["all_ms"]
 
 
+async def test_a_fleet_settles_and_says_what_it_costs():
+    status, output, errors = await bench("fleet", "--quick")
+    assert (status, errors) == (0, "")
+    [figures] = msgspec.json.decode(output.splitlines()[-1])["by_workers"].values()
+    assert all(value > 0 for value in figures.values())
+    assert figures["worker_ms_per_s"] < 1000
+
+
 @pytest.mark.parametrize("name", [ATTO, FLOOR])
 async def test_a_lost_turn_is_noticed(name):
     """The check of the histories can fail."""
