@@ -89,3 +89,21 @@ async def test_a_loop_that_runs_is_left_alone_and_the_thread_ends():
         await asyncio.sleep(0.1)
     assert not [thread for thread in threading.enumerate() if thread.name == "watchdog-w1"]
     assert not stand_in.began.is_set()
+
+
+async def test_a_stand_in_that_swallows_a_cancellation_ends_all_the_same(caplog):
+    """As a connection does that is just being made: the worker could never be left."""
+    stand_in, swallowed = StandIn(), []
+
+    async def stubborn() -> None:
+        while len(swallowed) < 3:
+            try:
+                await stand_in()
+            except asyncio.CancelledError:
+                swallowed.append(True)
+        await stand_in()
+
+    async with asyncio.timeout(20):
+        async with Watchdog("w1", stubborn, **QUICK):
+            assert stand_in.began.wait(10) is True
+    assert len(swallowed) == 3

@@ -47,6 +47,8 @@ REUNION = 1.5
 UNANSWERED = 4
 """Renewals in a row without an answer after which a worker leaves its connection for another one. One
 that hears nothing is of no use to anybody; replicas that elect a leader need a few seconds, too."""
+STAND_IN_AGE = TIME_OUT / 2
+"""Seconds without a renewal after which somebody else renews: a busy machine is late by less."""
 NEIGHBOURS = 2
 """Workers that each one looks after."""
 ASSURANCE = TIME_OUT - 1.0
@@ -89,6 +91,11 @@ class Renewals:
         if self._clock() - self._sent >= TIME_OUT:
             self._since = sent
         self._sent = max(self._sent, sent)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last renewal left."""
+        return self._clock() - self._sent
 
     def prove(self, moment: float) -> bool:
         """Whether nobody can have found the key expired between `moment` and now."""

@@ -20,7 +20,7 @@ from atto.aio.user_code import running
 BEAT = 0.25
 """Seconds between two signs of life of the event loop, and between two looks at them."""
 LATE = 0.5
-"""Seconds without a sign of life after which the thread stands in: the key may be at half of its life."""
+"""Seconds without a sign of life after which the thread stands in."""
 NAMED = 1.0
 """Seconds without a sign of life after which the log names the code that blocks the loop."""
 LIMIT = 30.0
@@ -117,8 +117,9 @@ class Watchdog:
             await asyncio.wait([standing], timeout=_POLL)
             if standing.done():
                 break
-        standing.cancel()
-        await asyncio.wait([standing])
+        while not standing.done():  # again and again: while it connects, nats-py may swallow one
+            standing.cancel()
+            await asyncio.wait([standing], timeout=_POLL)
         if not standing.cancelled() and (error := standing.exception()) is not None:
             raise error
 

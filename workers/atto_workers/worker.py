@@ -32,7 +32,7 @@ from atto_workers.intake import Intake
 from atto_workers.mailbox import Mailboxes
 from atto_workers.ownership import Ownership
 from atto_workers.passivation import IDLE_LIMIT, MEMORY_LIMIT, IdleSessions
-from atto_workers.presence import About, Presence, Renewals
+from atto_workers.presence import STAND_IN_AGE, About, Presence, Renewals
 from atto_workers.run.acknowledging import Acknowledgements
 from atto_workers.run.evidence import EventsPast
 from atto_workers.run.health import StreamHealth
@@ -391,6 +391,7 @@ class Worker:
         about = About.own(self.agent.name)
 
         async def stand_in() -> None:
+            await asyncio.sleep(max(0.0, STAND_IN_AGE - renewals.age))
             async with (
                 connected(servers, on_reconnect=_nothing, **options) as connection,
                 JetStream(connection) as jetstream,
