@@ -10,12 +10,13 @@ import pytest
 from atto import Agent, ScriptedModel
 from atto.protocol.errors import AttoError, BrokerUnavailable, LifecycleError
 from atto_client import Client
-from atto_workers import Runtime, Worker
+from atto_workers import Runtime, Topology, Worker
 
 FORKED = Path(__file__).with_name("forked.py")
 
 
-async def test_a_worker_made_before_a_fork_is_another_one_in_each_process(broker, namespace):
+async def test_a_worker_made_before_a_fork_is_another_one_in_each_process(broker, jetstream, namespace):
+    await Topology(namespace, partitions=16).declare(jetstream)  # turns may come before any worker
     process = await asyncio.create_subprocess_exec(
         sys.executable, FORKED, broker.url, namespace, stdout=asyncio.subprocess.PIPE
     )
