@@ -1,7 +1,5 @@
 """What a listener is left with: the rules by which what it heard was made void, applied."""
 
-from collections.abc import Iterable
-
 from msgspec import Struct, field
 
 from atto.protocol.events import (
@@ -45,11 +43,7 @@ class Standing(Struct):
 
 
 def standing(listener: Listener, listeners: dict[str, Listener]) -> Standing | None:
-    """None for one that resumes after what nobody has written down, or in a run of several attempts: a number
-    alone does not tell whose event it was that was heard last.
-    """
-    if listener.after and _is_ambiguous(listener.label, listeners.values()):
-        return None
+    """None for one that resumes after what nobody has written down."""
     events = _numbered(listener, listeners)
     if events is None:
         return None
@@ -58,15 +52,6 @@ def standing(listener: Listener, listeners: dict[str, Listener]) -> Standing | N
     for event in valid:
         _apply(standing, event)
     return standing
-
-
-def _is_ambiguous(label: str, listeners: Iterable[Listener]) -> bool:
-    return any(
-        isinstance(event, RunStarted) and event.attempt > 1
-        for listener in listeners
-        if listener.label == label
-        for _, event in listener.heard
-    )
 
 
 def _numbered(listener: Listener, listeners: dict[str, Listener]) -> tuple[list[AnyEvent], list[str]] | None:
