@@ -40,6 +40,10 @@ _CONSUMERS_BY_DEFAULT = 900
 _MORE_CONSUMERS = 100  # such as people make to look at the stream
 
 
+class BrokerUnfit(BrokerUnavailable):
+    """The broker is there, and will not do however long one waits."""
+
+
 class Declared(NamedTuple):
     """What the broker says is in force. `events_max_age`: seconds, None for ever."""
 
@@ -334,10 +338,10 @@ def _max_consumers(partitions: int) -> int:
 async def _check_server(jetstream: JetStream) -> None:
     version = jetstream.connection.connected_server_version
     if (version.major, version.minor) < MINIMUM_SERVER:
-        raise BrokerUnavailable(f"the broker is nats-server {version}: atto needs 2.11 or newer")
+        raise BrokerUnfit(f"the broker is nats-server {version}: atto needs 2.11 or newer")
     try:
         await jetstream.api("INFO")
     except NoResponders:
-        raise BrokerUnavailable(
+        raise BrokerUnfit(
             "the broker has JetStream turned off: start nats-server with `-js`, or enable it for the account"
         ) from None

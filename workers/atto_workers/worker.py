@@ -39,6 +39,7 @@ from atto_workers.run.health import StreamHealth
 from atto_workers.run.outbox import Outbox
 from atto_workers.run.runner import TurnRunner
 from atto_workers.snapshots import Snapshots
+from atto_workers.starting import patiently
 from atto_workers.steward import Steward
 from atto_workers.topology import Declared, Topology
 from atto_workers.watchdog import LIMIT, Watchdog
@@ -205,7 +206,9 @@ class Worker:
         async with contextlib.AsyncExitStack() as stack:
             connection = await self._connection(stack)
             jetstream = await stack.enter_async_context(JetStream(connection))
-            declared = await self._topology.declare(jetstream)
+            declared = await patiently(
+                lambda: self._topology.declare(jetstream), "the namespace is being declared"
+            )
             store = await self._opened_store(stack, jetstream, declared)
             await self._start(stack, jetstream, declared, store)
             stack.callback(on_closed(connection, self._connection_closed))
@@ -365,7 +368,7 @@ class Worker:
             partitions=declared.partitions,
             grace=self._grace,
         )
-        await presence.beat()
+        await patiently(presence.beat, "a key that says that this worker is here")
         await presence.announce()
         stack.push_async_callback(self._steward.release_all)
         stack.push_async_callback(presence.leave)
@@ -373,7 +376,7 @@ class Worker:
             Watchdog(self.id, self._stand_in(presence.renewals), limit=self._block_limit)
         )
         serve(presence.serve(), "presence")
-        await self._steward.reconcile()
+        await patiently(self._steward.reconcile, "a first look at the partitions, and its share of them")
         serve(self._steward.serve(), "steward")
         serve(self._watch(jetstream, outbox, acknowledgements, cancels), "connection watch")
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Awaitable, Callable
 
-from atto.protocol.errors import ConcurrentWrite, StoreError, StoreUnavailable
+from atto.aio.user_code import words
+from atto.protocol.errors import ConcurrentWrite, StoreError, StoreUnavailable, TopologyMissing
 from atto.protocol.sessions import Commit, Snapshot
 from atto.stores import SessionStore
 from atto_workers.backoff import Backoff
@@ -14,6 +15,10 @@ STORE_TRIES = 6
 """How often a store may fail a turn before the turn fails: with the pauses, about ten seconds."""
 _PAUSE = 0.4
 _PAUSE_CAP = 5.0
+_AWAY = (
+    StoreUnavailable,
+    TopologyMissing,
+)  # the second: deleted while workers run; its operator can mend that
 
 
 async def load(store: SessionStore, session: str, claim: Claim, *, tries: int | None) -> Snapshot:
@@ -26,10 +31,10 @@ async def load(store: SessionStore, session: str, claim: Claim, *, tries: int | 
         try:
             with user_code("store", type(store).__name__):
                 return await store.load(session) or Snapshot(session=session)
-        except StoreUnavailable:
+        except _AWAY as error:
             failures += 1
             if failures == tries:
-                raise
+                raise StoreUnavailable(words(error)) from error
             await _pause(backoff)
 
 
@@ -57,7 +62,7 @@ async def save(
             if found.record(commit.run_id) is None:
                 raise
             return found
-        except StoreUnavailable:
+        except _AWAY as error:
             found = await load(store, base.session, claim, tries=None)
             if found.record(commit.run_id) is not None:
                 return found
@@ -65,7 +70,7 @@ async def save(
                 raise ConcurrentWrite(f"session {base.session!r} has moved on") from None
             failures += 1
             if failures == STORE_TRIES:
-                raise
+                raise StoreUnavailable(words(error)) from error
             base = found
             # A successor may have fenced off what was found: a token is only good with a claim that stood
             # after it was read.
@@ -100,7 +105,7 @@ async def fence(store: SessionStore, session: str, run_id: str, claim: Claim) ->
         try:
             with user_code("store", type(store).__name__):
                 return await store.fence(base)
-        except StoreUnavailable:
+        except _AWAY:
             await _pause(backoff)
 
 
