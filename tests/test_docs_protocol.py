@@ -98,7 +98,7 @@ def test_numbers_are_those_of_the_code():
     assert f"lasts for {listener.GAP_LIMIT:g} s" in PAGE
     assert f"{BACKLOG} by default" in PAGE
     assert DUPLICATE_WINDOW == 120
-    assert "within two\nminutes" in PAGE
+    assert "within two minutes" in PAGE
     assert f"for {EVENTS_MAX_AGE // 3600} hours" in PAGE
 
 

@@ -13,6 +13,7 @@ import time
 from atto.protocol.errors import InvalidRunId, InvalidSessionId
 
 MAX_ID_BYTES = 128
+_SALT_BYTES = 12
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 _ALPHABET = tuple(chr(byte) if byte in _PLAIN else f"={byte:02X}" for byte in range(256))
@@ -50,6 +51,15 @@ def decode_run(token: str) -> str:
         return _decode(token)
     except ValueError as error:
         raise InvalidRunId(f"run token {_shorten(token)} {error}") from None
+
+
+def message_id(session: str, run: str) -> str:
+    """A turn's `Nats-Msg-Id`, `<session>.<run>.<salt>`: new with every call, and nobody else can derive it.
+
+    The broker drops what comes under an id that it has seen, and says that it has it: whoever knew another's
+    id could have their turn acknowledged, and never run. Raises `InvalidSessionId`, `InvalidRunId`.
+    """
+    return f"{encode_session(session)}.{encode_run(run)}.{os.urandom(_SALT_BYTES).hex()}"
 
 
 def escape(text: str) -> str:

@@ -32,7 +32,11 @@ RETRY_PAUSE = 0.1
 
 
 class Submission:
-    """A turn on its way to acceptance. Raises `InvalidSessionId`, `InvalidRunId`, `InvalidTurn`."""
+    """A turn on its way to acceptance, under one id for the broker, however often it is offered.
+
+    Another submission of the same run is another message, and still the same run: workers see to that.
+    Raises `InvalidSessionId`, `InvalidRunId`, `InvalidTurn`.
+    """
 
     def __init__(
         self,
@@ -51,7 +55,7 @@ class Submission:
         self.session = session
         self.is_named = run_id is not None
         self.run_id = ids.new_run_id() if run_id is None else run_id
-        self._message_id = f"{ids.encode_session(session)}.{ids.encode_run(self.run_id)}"
+        message_id = ids.message_id(session, self.run_id)
         try:
             turn = Turn(
                 input=user_input if isinstance(user_input, str) else tuple(user_input),
@@ -63,7 +67,7 @@ class Submission:
         except (TypeError, ValueError) as error:
             raise InvalidTurn(f"turn is not valid: {error}") from None
         codec.decode_turn(self._body)
-        self._headers = {**_checked(headers or {}), "Nats-Msg-Id": self._message_id}
+        self._headers = {**_checked(headers or {}), "Nats-Msg-Id": message_id}
 
     async def accept(self, jetstream: JetStream, subjects: Subjects, *, patience: float) -> PubAck:
         """Returns once the broker has the turn; `duplicate` if it had it before.
@@ -98,7 +102,7 @@ class Submission:
             return error
         return AcceptanceUnknown(
             f"the broker did not say whether it took run {self.run_id} of session {self.session!r}: {error}. "
-            "Submit it again with the same run_id; if it was taken, that attaches to it.",
+            "Submit it again with the same run_id: it runs once, and if it was taken, that attaches to it.",
             run_id=self.run_id,
         )
 

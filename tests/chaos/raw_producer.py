@@ -9,14 +9,14 @@ import nats
 import nats.errors
 import nats.js.errors
 
-from atto.protocol.ids import encode_session, new_run_id
+from atto.protocol.ids import encode_session, message_id, new_run_id
 from tests.chaos.caller import Caller, Owed, Session
 from tests.chaos.records import Accepted, Invoked, Refused, Unknown, now
 from tests.chaos.turns import make_script
 
 
 class RawProducer:
-    """Publishes turns to sessions that `choose` names: with a run id, with a message id, or with neither.
+    """Publishes turns to sessions that `choose` names: with a run id, with a message id too, or with neither.
 
     Nothing is published twice: without an id the broker could not know.
     """
@@ -54,11 +54,12 @@ class RawProducer:
         self._said += 1
         script = make_script(f"{self._caller.process}-raw#{self._said}", self._chance)
         run_id, body, headers = new_run_id(), {"input": script.text()}, {}
-        match self._chance.choice(("body", "header", "none")):
+        match self._chance.choice(("body", "both", "none")):
             case "body":
                 body["run_id"] = run_id
-            case "header":
-                headers = {"Nats-Msg-Id": run_id}
+            case "both":
+                body["run_id"] = run_id
+                headers = {"Nats-Msg-Id": message_id(session_id, run_id)}
             case _:
                 run_id = ""
         session = self._caller.session(session_id)

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from atto import ScriptedModel, events
 from atto.protocol.errors import BrokerRefused, DeadLetterUnusable
 from atto.protocol.subjects import Subjects
 from atto_client import RunFailed, SessionBacklogFull
@@ -65,22 +66,27 @@ async def test_a_full_session_keeps_the_letter(client, broker, namespace, jetstr
         await client.submit("s", "x")
 
 
-async def test_a_letter_that_is_put_back_twice_is_one_turn(worker, client, jetstream, namespace):
+async def test_a_letter_that_is_put_back_twice_is_one_run(worker, client, jetstream, namespace):
     """A crash between the two steps, or two operators."""
     subjects = Subjects(namespace)
     letters = DeadLetters(jetstream, subjects)
-    async with worker(lambda _: "fine"):
-        await jetstream.publish(subjects.turn("s"), b'{"input":"x","v":9}')
-        async with asyncio.timeout(30):
-            while not (filed := [letter async for letter in letters.list()]):
-                await asyncio.sleep(0.02)
+    await Topology(namespace, partitions=4).declare(jetstream)
+    why = {
+        "Atto-Code": "attempts_exhausted",
+        "Atto-Time": "2026-01-01T00:00:00Z",
+        "Atto-Subject": subjects.turn("s"),
+    }
+    letter = (await jetstream.publish(subjects.dead("s"), b'{"input":"x"}', headers=why)).sequence
     dropping = letters.drop
     letters.drop = lambda _: asyncio.sleep(0)  # the crash
-    first = await letters.requeue(filed[0].number)
+    first = await letters.requeue(letter)
     letters.drop = dropping
-    before = json.loads(await jetstream.api(f"STREAM.INFO.{subjects.turns_stream}"))["state"]["messages"]
-    assert await letters.requeue(filed[0].number) == first
-    after = json.loads(await jetstream.api(f"STREAM.INFO.{subjects.turns_stream}"))["state"]["messages"]
-    assert (before, after) == (1, 1)
-    assert await letters.show(filed[0].number) is None
-    await jetstream.api(f"STREAM.PURGE.{subjects.turns_stream}")
+    assert await letters.requeue(letter) == first
+    assert await letters.show(letter) is None
+    model = ScriptedModel.of(lambda _: "fine")
+    async with asyncio.timeout(60), worker(model):
+        while json.loads(await jetstream.api(f"STREAM.INFO.{subjects.turns_stream}"))["state"]["messages"]:
+            await asyncio.sleep(0.02)
+        seen = [event async for event in client.attach("s", first)]
+    assert len(model.requests) == 1
+    assert sum(map(events.is_terminal, seen)) == 1

@@ -88,6 +88,38 @@ async def test_two_turns_of_one_run_id_are_one_run_without_a_message_id_too(
     assert len(shop.charged) == 2  # one of either run
 
 
+async def test_two_submits_of_one_run_are_one_run_and_leave_the_backlog(worker, client, jetstream, namespace):
+    """Each is a message of its own to the broker; also while the first one runs."""
+    shop, run_id = Shop(fails=False), new_run_id()
+    async with asyncio.timeout(PATIENCE), worker(shop.agent):
+        runs = [await client.submit("s", "pay", run_id=run_id) for _ in range(5)]
+        answers = [await run.result() for run in runs]
+        again = await heard(client.run("s", "pay", run_id=run_id))
+        while await backlog(jetstream, namespace):
+            await asyncio.sleep(0.01)
+        late = await heard(client.attach("s", run_id))
+        snapshot = await client.snapshot("s")
+    assert answers == [again[-1]] * 5
+    assert late == again
+    assert sum(map(events.is_terminal, late)) == 1
+    assert len(shop.charged) == 1
+    assert snapshot.version == 1
+
+
+async def test_a_message_id_that_somebody_used_first_keeps_no_turn_from_being_run(
+    worker, client, jetstream, namespace
+):
+    """The broker says that it has what it has seen under the same id, whatever it was."""
+    run_id, subjects = new_run_id(), Subjects(namespace)
+    async with asyncio.timeout(PATIENCE), worker(lambda request: request.messages[-1].text):
+        for guessed in (f"victim.{run_id}", run_id, f"victim.{run_id}.", f"victim.{run_id}.00"):
+            for subject in (subjects.turn("attacker"), subjects.turn("victim")):
+                body = encode(Turn(input="mine"))
+                await jetstream.publish(subject, body, headers={"Nats-Msg-Id": guessed})
+        answer = await (await client.submit("victim", "pay", run_id=run_id)).result()
+    assert answer.text == "pay"
+
+
 async def backlog(jetstream, namespace) -> int:
     info = await jetstream.api(f"STREAM.INFO.{Subjects(namespace).turns_stream}")
     return int(info.partition(b'"messages":')[2].partition(b",")[0])

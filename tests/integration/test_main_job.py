@@ -141,8 +141,8 @@ async def test_the_33rd_unfinished_turn_is_refused_while_another_session_goes_on
     ("headers", "body", "expected"),
     [
         (None, {"input": "hi"}, None),
-        ({"Nats-Msg-Id": "mine"}, {"input": "hi"}, "mine"),
-        ({"Nats-Msg-Id": "mine"}, {"input": "hi", "run_id": "body wins"}, "body wins"),
+        ({"Nats-Msg-Id": "names nothing"}, {"input": "hi"}, None),
+        ({"Nats-Msg-Id": "names nothing"}, {"input": "hi", "run_id": "mine"}, "mine"),
     ],
 )
 async def test_a_plain_nats_message_is_answered_on_its_event_subject(

@@ -19,7 +19,7 @@ from atto.protocol.errors import (
     NoResponders,
     TopologyMissing,
 )
-from atto.protocol.ids import decode_session, encode_session, run_id_of_sequence
+from atto.protocol.ids import decode_session, message_id, run_id_of_sequence
 from atto.protocol.subjects import Subjects
 from atto_workers.delivery import Delivery, Problem
 
@@ -97,7 +97,7 @@ class DeadLetters:
 
     async def requeue(self, number: int) -> str:
         """Submits the turn again, as a new run, whose id is returned; the letter is gone then. The id is that
-        of the letter: two operators, or one who repeats it after a crash, submit one turn.
+        of the letter: if two operators do so, or one repeats it after a crash, it runs once.
 
         Raises `DeadLetterUnusable` for a letter that is not there, was cut, or is no turn of a session, and
         what a publish raises (`BrokerRefused` if the session's backlog is full): the letter is kept then.
@@ -110,7 +110,7 @@ class DeadLetters:
         await self._jetstream.publish(
             self._subjects.turn(session),
             _renamed(letter, run_id),
-            headers={"Nats-Msg-Id": f"{encode_session(session)}.{run_id}"},
+            headers={"Nats-Msg-Id": message_id(session, run_id)},
         )
         await self.drop(number)
         return run_id

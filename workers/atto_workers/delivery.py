@@ -160,9 +160,7 @@ class Delivery:
         self.content = Content(turn, self.session, self.run_id)
 
     def _run_id(self, named: str | None) -> str:
-        """The body's, else `Nats-Msg-Id`, else that of the place in the stream. Raises `InvalidRunId`."""
-        run_id = named or self.headers.get("Nats-Msg-Id")
-        if not run_id:
-            run_id = run_id_of_sequence(self.sequence, self.timestamp_ms)
+        """The body's, else that of the place in the stream. Raises `InvalidRunId`."""
+        run_id = named or run_id_of_sequence(self.sequence, self.timestamp_ms)
         self.run_token = encode_run(run_id)
         return run_id

@@ -109,11 +109,7 @@ class QueuedTurns:
             named, text = turn.run_id, turn.message().text
         except AttoError as error:
             named, text, problem = codec.probe_run_id(stored.data), "", str(error)
-        run_id = (
-            named
-            or stored.headers.get("Nats-Msg-Id")
-            or run_id_of_sequence(stored.sequence, int(time.timestamp() * 1000))
-        )
+        run_id = named or run_id_of_sequence(stored.sequence, int(time.timestamp() * 1000))
         return QueuedTurn(
             number=stored.sequence,
             partition=place.partition,
