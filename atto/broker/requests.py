@@ -36,7 +36,7 @@ class Requests:
     """`async with Requests(connection) as requests`. Does not own the connection.
 
     Whoever still waits for a reply at the end is told `BrokerUnavailable`. `turnstile`: for a crowd that
-    speaks over the connection.
+    speaks over the connection. `alarms`: for whoever waits for something over it.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -44,7 +44,7 @@ class Requests:
         self.turnstile = Turnstile(connection)
         self._inbox = connection.new_inbox()
         self._tokens = itertools.count()
-        self._alarms = Alarms()
+        self.alarms = Alarms()
         self._requests: dict[str, _Request] = {}
         self._waiting: dict[str, _Waiting] = {}
         self._posted: dict[str, Callable[[Msg], None]] = {}
@@ -130,7 +130,7 @@ class Requests:
         """One request, one reply. Raises `NoResponders`, `BrokerUnavailable`."""
         token = self._new_token()
         pending = self._requests[token] = _Request(timeout, self._sent_over())
-        self._alarms.set(pending)
+        self.alarms.set(pending)
         reply = f"{self._inbox}.{token}"
         try:
             if not self._sent(subject, data, reply, headers):
@@ -139,7 +139,7 @@ class Requests:
         except TimeoutError:
             raise BrokerUnavailable(f"no answer from {subject} within {timeout:g} s") from None
         finally:
-            self._alarms.clear(pending)
+            self.alarms.clear(pending)
             del self._requests[token]
         if message is None:
             raise self._lost(subject)

@@ -21,6 +21,8 @@ from atto_workers.turn_context import user_code
 
 _log = logging.getLogger("atto.worker")
 
+_ASKED = 256  # models whose origins are remembered
+
 _ANOTHER_MAY = frozenset(
     {
         HTTPStatus.UNAUTHORIZED,
@@ -62,6 +64,7 @@ class ModelGateway:
         self._clock = clock
         self._jitter = jitter
         self._upstreams: dict[Origin, Upstream] = {}
+        self._asked: dict[int, tuple[Model, Upstream]] = {}  # by the identity of the model, which stays alive
 
     @property
     def usage(self) -> Mapping[Origin, ModelUsage]:
@@ -105,6 +108,10 @@ class ModelGateway:
         raise ValueError("a call needs at least one model")
 
     def _upstream(self, model: Model) -> Upstream:
+        """A model's origin is asked for once."""
+        known = self._asked.get(id(model))
+        if known is not None:
+            return known[1]
         try:
             with user_code("model", type(model).__name__):
                 origin = model.origin
@@ -115,6 +122,9 @@ class ModelGateway:
             policy = policy_of(self._policies, origin)
             upstream = Upstream(origin, policy, clock=self._clock, jitter=self._jitter)
             self._upstreams[origin] = upstream
+        if len(self._asked) >= _ASKED:  # an agent that makes models as it goes
+            self._asked.clear()
+        self._asked[id(model)] = model, upstream
         return upstream
 
 

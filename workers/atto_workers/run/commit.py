@@ -52,7 +52,7 @@ async def save(
     Raises `ConcurrentWrite` if another writer was first, `StoreUnavailable` if the commit is certainly not
     there after `STORE_TRIES` tries, `GaveUp`; and what `make_sure` raises where the claim does not stand.
     """
-    failures, backoff = 0, _backoff(claim)
+    failures, backoff = 0, None
     while True:
         try:
             with user_code("store", type(store).__name__):
@@ -75,6 +75,7 @@ async def save(
             # A successor may have fenced off what was found: a token is only good with a claim that stood
             # after it was read.
             await make_sure()
+            backoff = backoff or _backoff(claim)
             await _pause(backoff)
         except Exception as error:
             if isinstance(error, StoreError):

@@ -101,6 +101,7 @@ class RunLog:
         self._generation = outbox.connection.stats["reconnects"]
         self._limit = outbox.connection.max_payload - _HEADROOM
         self._repeats = False
+        self._ends_soon = False
         self._kept_at = 0.0 if inherited else asyncio.get_running_loop().time()
         self._unstored: set[int] = set()
         self._acknowledged = asyncio.Event()
@@ -131,8 +132,9 @@ class RunLog:
         `guarded`: it is not published before `confirm`, and not at all where that is refused.
         """
         if isinstance(event, RecordEvent):
-            if event.first != self.first:  # unless it was known when the event was made
-                event, encoded = replace(event, first=self.first), None
+            first = self.first
+            if event.first != first:  # unless it was known when the event was made
+                event, encoded = replace(event, first=first), None
             self._recorded = self.next
         data = codec.encode(event) if encoded is None else encoded
         self.next += 1
@@ -143,6 +145,15 @@ class RunLog:
         if not self._buffer:  # else it has been offered
             self._outbox.offer(self)
         self._buffer.append(data)
+
+    def end_soon(self) -> None:
+        """The run's last event is about to come: what is left to be said waits for it, a beat at the most."""
+        self._ends_soon = True
+
+    def postpones(self) -> bool:
+        """Whether it rather speaks in the next beat. Once."""
+        postpones, self._ends_soon = self._ends_soon, False
+        return postpones
 
     def repeat(self) -> None:
         """Publishes all of it once more, soon, without waiting; `confirm` does not rely on that."""

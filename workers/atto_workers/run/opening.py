@@ -49,7 +49,8 @@ class Opening:
         self._on_proven: Callable[[], None] = lambda: None
         self._is_refused = False
         self._is_awaited = False
-        self._news = asyncio.Event()
+        self.due = 0.0
+        self._waiters: list[asyncio.Future[None]] = []
 
     async def send(self, batch: bytes, on_proven: Callable[[], None]) -> None:
         """Publishes it, without waiting."""
@@ -90,12 +91,26 @@ class Opening:
     def disturb(self) -> None:
         """The connection was lost: what was published may not have arrived, nor will its reply."""
         self._is_awaited = False
-        self._news.set()
+        self.ring()
+
+    def ring(self) -> None:
+        """There is news, or no answer in time."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     async def _hear(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
-                await self._news.wait()
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        self._waiters.append(waiter)
+        self.due = loop.time() + PATIENCE
+        self._jetstream.alarms.set(self)
+        try:
+            await waiter
+        finally:
+            self._waiters.remove(waiter)
+            if not self._waiters:
+                self._jetstream.alarms.clear(self)
         self._is_awaited = False
 
     async def _try_again(self) -> None:
@@ -128,7 +143,7 @@ class Opening:
 
     def _prove(self) -> None:
         self.is_proven = True
-        self._news.set()
+        self.ring()
         self._on_proven()
 
     def _hear_refusal(self, error: BrokerUnavailable | BrokerRefused) -> None:
@@ -140,5 +155,5 @@ class Opening:
     def _refuse(self) -> None:
         if not self._is_refused:
             self._is_refused = True
-            self._news.set()
+            self.ring()
             self.on_refused()

@@ -115,6 +115,9 @@ class Outbox:
     async def _send_dirty(self) -> None:
         dirty, self._dirty = self._dirty, {}
         for log in dirty:
+            if log.postpones():
+                self._waiting[log] = None
+                continue
             self._spoke.add(log)
             self._waiting.pop(log, None)
             await log.send()

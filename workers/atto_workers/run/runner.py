@@ -264,6 +264,7 @@ class TurnRunner:
                 await log.opened()
             answer = await self._answer(attempt, snapshot, scope)
         await log.opened()
+        log.end_soon()
         # A successor that ended the run without a commit (it was cancelled, or failed) leaves nothing in the
         # store that would refuse ours.
         await self._make_sure(delivery.claim)
