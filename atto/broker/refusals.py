@@ -14,6 +14,13 @@ STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 NO_MESSAGE = 10037
 MESSAGE_TOO_LARGE = 10054
+ACCOUNT_LIMIT = 10002
+NO_PEERS = 10005
+"""Of a cluster: no node has the room, or there are fewer nodes than copies."""
+TOO_MANY_STREAMS = 10027
+INSUFFICIENT_STORAGE = 10047
+BOUND_REQUIRED = 10113
+BOUND_ABOVE_LIMIT = 10122
 # A cluster without a quorum or a leader, or with one that is about to take a message of the same id.
 _NOT_NOW = frozenset({10008, 10009, 10118, 10119, 10158})
 

@@ -8,9 +8,10 @@ import nats
 import pytest
 
 from atto.broker.binary import find_server
+from atto.broker.connection import connected
 from atto.broker.jetstream import JetStream
 from atto.broker.server import EmbeddedBroker
-from atto.protocol.errors import BrokerUnavailable, TopologyMismatch
+from atto.protocol.errors import BrokerRefused, BrokerUnavailable, TopologyMismatch
 from atto_client import Client, Overloaded
 from atto_workers import Topology
 from atto_workers.topology import Declared, stream_info
@@ -180,3 +181,38 @@ async def test_a_namespace_that_is_full_of_bytes_refuses_with_words(
     assert accepted >= 2
     state = json.loads(await jetstream.api(f"STREAM.INFO.{namespace}-TURNS"))["state"]
     assert state["messages"] == accepted
+
+
+NO_ROOM = [
+    ("max_file_store: 50MB", "", "TURNS.*134,217,728 bytes.*10047.*--turns-max-bytes BYTES.*0 sets nothing"),
+    ("max_file_store: 200MB", "", "DEAD.*10047.*atto declare --dead-max-bytes"),
+    ("", "max_file: 50MB", r"TURNS.*--turns-max-bytes.*Topology\(turns_max_bytes=…\)"),
+    ("", "max_file: 1GB, disk_max_stream_bytes: 10MB", "10122.*--turns-max-bytes.*max_stream_bytes"),
+    ("", "max_file: 1GB, max_bytes_required: true", "EVENTS.*10113.*max_bytes_required"),
+    ("", "max_file: 1GB, max_streams: 2", "10027.*max_streams"),
+]
+
+
+@pytest.mark.parametrize(("server", "account", "said"), NO_ROOM)
+async def test_a_broker_without_room_is_told_with_the_bound_to_lower(server: str, account: str, said: str):
+    users = f"accounts {{ A {{ jetstream: {{ {account} }}, users: [{{ user: a, password: b }}] }} }}\n"
+    async with EmbeddedBroker(config=f"jetstream {{ {server} }}\n{users if account else ''}") as broker:
+        options = {"user": "a", "password": "b"} if account else {}
+        async with (
+            connected(broker.url, name="test", on_reconnect=lambda: None, **options) as connection,
+            JetStream(connection) as jetstream,
+        ):
+            with pytest.raises(BrokerRefused, match=said):
+                await Topology().declare(jetstream)
+            if "max_file_store" in server or account == "max_file: 50MB":
+                small = Topology(turns_max_bytes=10 << 20, cancels_max_bytes=1 << 20, dead_max_bytes=10 << 20)
+                assert (await small.declare(jetstream)).partitions == 64
+
+
+async def test_what_the_broker_sets_aside_fits_a_small_volume(jetstream: JetStream, namespace: str):
+    await Topology(namespace).declare(jetstream)
+    names = [f"{namespace}-{kind}" for kind in ("TURNS", "EVENTS", "CANCELS", "DEAD")]
+    found = [await stream_info(jetstream, name) for name in (*names, f"KV_{namespace}-members")]
+    bounds = [info.config["max_bytes"] for info in found if info is not None]
+    assert len(bounds) == 5
+    assert sum(bound for bound in bounds if bound > 0) <= 256 << 20

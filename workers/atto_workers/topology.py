@@ -9,23 +9,26 @@ from atto.broker.refusals import STREAM_NOT_FOUND
 from atto.broker.requests import TIMEOUT
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable, NoResponders, TopologyMismatch
 from atto.protocol.subjects import Subjects
+from atto_workers.storage import explained
 
 PARTITIONS = 64
 BACKLOG = 32
 DUPLICATE_WINDOW = 120
 """Seconds for which the broker remembers a turn's id, so that a repeated submit is no second turn."""
-TURNS_MAX_BYTES = 512 << 20
+# The broker sets the bytes of all bounds aside when it makes the streams: together 224 MiB, so that a
+# namespace fits a laptop and a small volume.
+TURNS_MAX_BYTES = 128 << 20
 """Bytes of turns that have not ended; the broker refuses more."""
-CANCELS_MAX_BYTES = 64 << 20
+CANCELS_MAX_BYTES = 24 << 20
 """Bytes of cancellations; the broker refuses more, and drops none before its time."""
 CANCELS_MAX_MSGS = 100_000
 CANCEL_MAX_BYTES = 8 << 10
 """Bytes of one cancellation: its reason is cut to 1,024."""
-DEAD_MAX_BYTES = 256 << 20
+DEAD_MAX_BYTES = 64 << 20
 """Bytes of dead letters; beyond them the oldest go first."""
 DEAD_MAX_AGE = 30 * 24 * 3600
 """Seconds for which dead letters are kept."""
-MEMBERS_MAX_BYTES = 16 << 20
+MEMBERS_MAX_BYTES = 8 << 20
 EVENTS_MAX_AGE = 24 * 3600
 """Seconds for which a run can be replayed, resumed after a crash, and cancelled before it starts."""
 
@@ -90,8 +93,8 @@ class Topology:
     first time; one that is given is enforced. `partitions` (default 64) is fixed for the namespace's life.
     `backlog` (32): unfinished turns a session may have. `max_turns` (no limit): unfinished turns of all
     sessions. `replicas` (1): copies of each stream in a cluster, and of the sessions' bucket, if there is
-    one. `events_max_age` (24 hours): seconds for which events are kept. `turns_max_bytes` (512 MiB),
-    `cancels_max_bytes` (64 MiB), `dead_max_bytes` (256 MiB): what the broker keeps of unfinished turns, of
+    one. `events_max_age` (24 hours): seconds for which events are kept. `turns_max_bytes` (128 MiB),
+    `cancels_max_bytes` (24 MiB), `dead_max_bytes` (64 MiB): what the broker keeps of unfinished turns, of
     cancellations and of dead letters; 0 for no bound. Of turns and cancellations more is refused, of dead
     letters the oldest go first. `dead_max_age` (30 days): seconds for which those are kept; 0 for ever.
     """
@@ -147,7 +150,7 @@ class Topology:
         may not do that, and the admin's `atto declare` does.
 
         Raises `TopologyMismatch` for another partition count than the namespace has, `BrokerUnavailable` for
-        a broker without JetStream or too old.
+        a broker without JetStream or too old, `BrokerRefused` where it has no room for the bounds.
         """
         await _check_server(jetstream)
         config = await self._ensure(jetstream, self._turns_config(), self._turns, renew=renew)
@@ -171,7 +174,7 @@ class Topology:
         info = await stream_info(jetstream, name)
         if info is None:
             try:
-                return _infos.decode(await jetstream.api(f"STREAM.CREATE.{name}", wanted)).config
+                return await self._write(jetstream, "CREATE", wanted)
             except BrokerRefused as error:
                 if error.err_code != _NAME_IN_USE:
                     raise
@@ -191,7 +194,14 @@ class Topology:
             changes["subjects"] = [*subjects, *missing]
         if not changes:
             return config
-        return _infos.decode(await jetstream.api(f"STREAM.UPDATE.{name}", {**config, **changes})).config
+        return await self._write(jetstream, "UPDATE", {**config, **changes})
+
+    async def _write(self, jetstream: JetStream, verb: str, config: dict[str, Any]) -> dict[str, Any]:
+        try:
+            reply = await jetstream.api(f"STREAM.{verb}.{config['name']}", config)
+        except BrokerRefused as error:
+            raise explained(error, config, self.subjects) from None
+        return _infos.decode(reply).config
 
     async def _replicate_sessions(self, jetstream: JetStream) -> None:
         """The store makes its bucket by itself, once; who gives `replicas` later means the sessions, too."""
