@@ -88,8 +88,11 @@ class Tool(Generic[P, R]):
         """The name by which models call it."""
         return self.spec.name
 
-    async def call(self, arguments: dict[str, Any], context: ToolContext) -> str | tuple[InputPart, ...]:
-        """One call by a model: its result, as the model will read it.
+    async def call(
+        self, arguments: dict[str, Any], context: ToolContext | None = None
+    ) -> str | tuple[InputPart, ...]:
+        """One call by a model: its result, as the model will read it. A function that asks for no context
+        needs none; one that does raises `InvalidTool` without.
 
         Raises `ToolError` for everything that the model is to read as an error: `ToolArgumentsInvalid`
         before the function is called, `ToolTimeout`, `ToolFailed`, or what the function raised of its own.
@@ -100,7 +103,9 @@ class Tool(Generic[P, R]):
         nothing can stop: what it still does is lost, its effects are not. An asynchronous function runs in a
         task of its own, which is cancelled; one that has not let go 3 seconds later is left behind, too.
         """
-        call = UserCode("tool", self.name, context.session, context.run_id)
+        if context is None and self._context is not None:
+            raise InvalidTool(f"tool {self.name!r} asks for a ToolContext: call it with one")
+        call = self._user_code(context)
         timeout = asyncio.timeout(self.timeout)
         try:
             async with timeout:
@@ -117,7 +122,7 @@ class Tool(Generic[P, R]):
             raise ToolFailed(describe(error)) from cause
 
     async def _in_task(
-        self, call: UserCode, arguments: dict[str, Any], context: ToolContext
+        self, call: UserCode, arguments: dict[str, Any], context: ToolContext | None
     ) -> str | tuple[InputPart, ...]:
         with call:
             if self._parameters.is_quick:
@@ -128,7 +133,7 @@ class Tool(Generic[P, R]):
             return to_result(await result)
 
     async def _in_thread(
-        self, arguments: dict[str, Any], context: ToolContext
+        self, arguments: dict[str, Any], context: ToolContext | None
     ) -> str | tuple[InputPart, ...]:
         def work() -> Any:
             keywords = self._keywords(arguments, context)
@@ -137,11 +142,16 @@ class Tool(Generic[P, R]):
 
         result = await threads.run(work, self._label)
         if inspect.isawaitable(result):
-            call = UserCode("tool", self.name, context.session, context.run_id)
+            call = self._user_code(context)
             return await in_task(_awaited(call, result), self._label, call)
         return result
 
-    def _keywords(self, arguments: dict[str, Any], context: ToolContext) -> dict[str, Any]:
+    def _user_code(self, context: ToolContext | None) -> UserCode:
+        if context is None:
+            return UserCode("tool", self.name)
+        return UserCode("tool", self.name, context.session, context.run_id)
+
+    def _keywords(self, arguments: dict[str, Any], context: ToolContext | None) -> dict[str, Any]:
         keywords = self._parameters.bind(arguments)
         if self._context is not None:
             keywords[self._context] = context

@@ -10,6 +10,9 @@ from atto.models.base import ModelRequest, ToolSpec
 from atto.models.history import as_text, describe, is_own, plain, repaired
 from atto.models.openai_parts import is_text, same_account, spec_name
 from atto.models.options import with_tools
+from atto.models.schemas.asking import asked
+from atto.models.schemas.dialects import ANTHROPIC
+from atto.models.schemas.rewriting import rewritten
 from atto.protocol.messages import (
     AnyPart,
     FilePart,
@@ -23,6 +26,7 @@ from atto.protocol.messages import (
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _PDF = "application/pdf"
+_BEFORE_SCHEMAS = re.compile(r"(?:.*[/.])?claude-(?:[23]|instant|(?:sonnet|opus)-4(?:-0)?(?:-?$|[-@]\d{8}))")
 _THOUGHT = {"thinking", "redacted_thinking"}
 
 _Block = dict[str, Any]
@@ -35,15 +39,18 @@ def messages_body(
     (`tools` and `output_config` are added to); an option that is None takes the field away. The answer is
     always streamed.
     """
+    output, instruction = _output(request.output_schema, origin.model), request.instruction
+    if output is None and request.output_schema is not None:
+        instruction = asked(instruction, request.output_schema)
     body: dict[str, Any] = {
         "model": origin.model,
         "max_tokens": request.max_tokens or max_tokens,
-        "system": request.instruction if request.instruction.strip() else None,
+        "system": instruction if instruction.strip() else None,
         "messages": _messages(request.messages, origin),
         "tools": [_tool(spec) for spec in request.tools] or None,
         "stop_sequences": list(request.stop) or None,
         "temperature": request.temperature,
-        "output_config": _output(request.output_schema),
+        "output_config": output,
         # the API moves this breakpoint along with the conversation
         "cache_control": {"type": "ephemeral"} if request.cache_key else None,
     }
@@ -188,5 +195,9 @@ def _tool(spec: ToolSpec) -> _Block:
     return {"name": spec.name, "description": spec.description, "input_schema": spec.parameters}
 
 
-def _output(schema: dict[str, Any] | None) -> _Block | None:
-    return None if schema is None else {"format": {"type": "json_schema", "schema": schema}}
+def _output(schema: dict[str, Any] | None, model: str) -> _Block | None:
+    """None: the schema must be asked for, since the model cannot be held to it."""
+    if schema is None or _BEFORE_SCHEMAS.match(model):
+        return None
+    written = rewritten(schema, ANTHROPIC)
+    return None if written is None else {"format": {"type": "json_schema", "schema": written}}

@@ -5,12 +5,16 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from atto.models.base import ModelRequest, ToolSpec
+from msgspec.structs import replace
+
+from atto.models.base import ModelRequest
+from atto.models.chat_format import response_format, tool
 from atto.models.chat_manners import Manners, manners_of
 from atto.models.chat_reasoning import DETAILS, as_piece, is_in_content, returned
 from atto.models.history import as_text, describe, is_own, plain, repaired, short_id
 from atto.models.openai_parts import arguments_text, cache_key, data_url, file_text, is_text, spec_name
 from atto.models.options import with_tools
+from atto.models.schemas.asking import asked
 from atto.protocol.messages import (
     AnyPart,
     FilePart,
@@ -38,14 +42,17 @@ def chat_body(
 
     `by_openai`: OpenAI's own API, which has newer fields than those that speak like it.
     """
+    answer_format, is_asked = response_format(request, origin, by_openai=by_openai)
+    if is_asked:
+        request = replace(request, instruction=asked(request.instruction, request.output_schema or {}))
     body: dict[str, Any] = {
         "model": origin.model,
         "messages": list(_messages(request, origin)),
-        "tools": [_tool(spec) for spec in request.tools] or None,
+        "tools": [tool(spec, by_openai=by_openai) for spec in request.tools] or None,
         "temperature": request.temperature,
         "max_completion_tokens" if by_openai else "max_tokens": request.max_tokens,
         "stop": list(request.stop) or None,
-        "response_format": _response_format(request.output_schema),
+        "response_format": answer_format,
         "prompt_cache_key": cache_key(request.cache_key) if by_openai else None,
         "stream_options": {"include_usage": True},
     }
@@ -184,15 +191,3 @@ def _result(part: AnyPart, ids: Mapping[str, str]) -> dict[str, Any]:
     if not isinstance(part, ToolResultPart):
         raise TypeError(f"a message of tool results holds a {type(part).__name__}")
     return {"role": "tool", "tool_call_id": ids[part.call_id], "content": as_text(part.content)}
-
-
-def _tool(spec: ToolSpec) -> dict[str, Any]:
-    function = {"name": spec.name, "description": spec.description, "parameters": spec.parameters}
-    return {"type": "function", "function": function}
-
-
-def _response_format(schema: dict[str, Any] | None) -> dict[str, Any] | None:
-    if schema is None:
-        return None
-    name = spec_name(str(schema.get("title") or "answer"))
-    return {"type": "json_schema", "json_schema": {"name": name, "schema": schema}}

@@ -11,6 +11,9 @@ from atto.models.base import ModelRequest, ToolSpec
 from atto.models.history import as_text, is_own, repaired
 from atto.models.openai_parts import same_account
 from atto.models.options import with_tools
+from atto.models.schemas.asking import asked
+from atto.models.schemas.dialects import GEMINI
+from atto.models.schemas.rewriting import rewritten
 from atto.protocol.messages import (
     AnyPart,
     FilePart,
@@ -42,22 +45,36 @@ def gemini_body(request: ModelRequest, *, origin: Origin, options: Mapping[str, 
     `safetySettings`, …). An object is merged, field by field, with what is built here; `tools` come in
     addition to the agent's; anything else replaces. None takes a field away.
     """
+    output, is_asked = _output(request, origin.model)
+    instruction = asked(request.instruction, request.output_schema or {}) if is_asked else request.instruction
     body: dict[str, Any] = {
-        "systemInstruction": _system(request.instruction),
+        "systemInstruction": _system(instruction),
         "contents": _signed(_joined(_contents(request, origin)), origin.model),
         "tools": _tools(request.tools),
         "generationConfig": {
             "temperature": request.temperature,
             "maxOutputTokens": request.max_tokens,
             "stopSequences": list(request.stop) or None,
-            "responseMimeType": "application/json" if request.output_schema is not None else None,
-            "responseJsonSchema": request.output_schema,
+            **output,
         },
     }
     for name, value in (*options.items(), *request.options.items()):
         body[name] = _merged(name, body.get(name), value)
     written = {name: _without_nulls(value) for name, value in body.items()}
     return {name: value for name, value in written.items() if name == "contents" or value not in (None, {})}
+
+
+def _output(request: ModelRequest, model: str) -> tuple[dict[str, Any], bool]:
+    """Fields of the `generationConfig`, and whether the schema must be asked for: before Gemini 3 there is no
+    JSON beside tools.
+    """
+    schema = request.output_schema
+    if schema is None:
+        return {}, False
+    if request.tools and _BEFORE_3.match(model):
+        return {}, True
+    written = rewritten(schema, GEMINI)
+    return {"responseMimeType": "application/json", "responseJsonSchema": written}, written is None
 
 
 def _system(instruction: str) -> dict[str, Any] | None:

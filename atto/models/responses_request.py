@@ -6,9 +6,13 @@ from hashlib import sha256
 from typing import Any, cast
 
 from atto.models.base import ModelRequest, ToolSpec
+from atto.models.chat_format import BEFORE_SCHEMAS
 from atto.models.history import as_text, describe, is_own, plain, repaired
 from atto.models.openai_parts import arguments_text, cache_key, data_url, file_text, is_text, spec_name
 from atto.models.options import with_tools
+from atto.models.schemas.asking import asked
+from atto.models.schemas.dialects import OPENAI, OPENAI_TOOLS
+from atto.models.schemas.rewriting import rewritten
 from atto.protocol.messages import (
     AnyPart,
     FilePart,
@@ -36,14 +40,17 @@ def responses_body(
     (`tools`, `text` and `include` are added to); an option that is None takes the field away. The answer is
     always streamed. Nothing is stored at the provider unless the option `store` says so.
     """
+    schema, instruction = request.output_schema, request.instruction
+    if schema is not None and by_openai and BEFORE_SCHEMAS.match(origin.model):
+        schema, instruction = None, asked(instruction, schema)
     body: dict[str, Any] = {
         "model": origin.model,
         "input": list(_items(request.messages, origin)),
-        "instructions": request.instruction or None,
-        "tools": [_tool(spec) for spec in request.tools] or None,
+        "instructions": instruction or None,
+        "tools": [_tool(spec, by_openai=by_openai) for spec in request.tools] or None,
         "temperature": request.temperature,
         "max_output_tokens": request.max_tokens,
-        "text": _text_format(request.output_schema),
+        "text": _text_format(schema, by_openai=by_openai),
         "prompt_cache_key": cache_key(request.cache_key) if by_openai else None,
         "store": False,
         "include": [] if _PLAIN.match(origin.model) else [_ENCRYPTED],
@@ -183,18 +190,22 @@ def _text(text: str) -> dict[str, Any]:
     return {"type": "input_text", "text": text}
 
 
-def _tool(spec: ToolSpec) -> dict[str, Any]:
+def _tool(spec: ToolSpec, *, by_openai: bool) -> dict[str, Any]:
+    """Strict where its schema can be said so without a loss; `strict` is the API's default."""
+    strict = rewritten(spec.parameters, OPENAI_TOOLS) if by_openai else None
     return {
         "type": "function",
         "name": spec.name,
         "description": spec.description,
-        "parameters": spec.parameters,
-        "strict": False,  # the API's default rewrites the schema, and demands what ours need not have
+        "parameters": spec.parameters if strict is None else strict,
+        "strict": strict is not None,
     }
 
 
-def _text_format(schema: dict[str, Any] | None) -> dict[str, Any] | None:
+def _text_format(schema: dict[str, Any] | None, *, by_openai: bool) -> dict[str, Any] | None:
     if schema is None:
         return None
     name = spec_name(str(schema.get("title") or "answer"))
-    return {"format": {"type": "json_schema", "name": name, "schema": schema, "strict": False}}
+    strict = rewritten(schema, OPENAI) if by_openai else None
+    written = {"schema": schema if strict is None else strict, "strict": strict is not None}
+    return {"format": {"type": "json_schema", "name": name, **written}}

@@ -75,6 +75,7 @@ CHAT = {
     "stop of a reasoning model": {**REASONING, "stop": ["x"]},
     "a strict tool outside the subset": {"tools": [tool(parameters=OPEN, strict=True)]},
     "a strict response_format outside the subset": {"response_format": answer_format(OPEN)},
+    "JSON without the word in the prompt": {"response_format": {"type": "json_object"}},
     "a response_format without a proper name": {"response_format": answer_format(name="an answer")},
 }
 
@@ -87,6 +88,7 @@ DEEPSEEK = {
     "content that is no text": {"messages": [PICTURE]},
     "a forced tool choice of a model that thinks": {"tool_choice": "required"},
     "a response_format of json_schema": {"response_format": answer_format()},
+    "JSON without the word in the prompt": {"response_format": {"type": "json_object"}},
     "an answer without content or calls": {
         "messages": [USER, {"role": "assistant", "content": "", "reasoning_content": "hm"}, USER]
     },
@@ -110,6 +112,7 @@ def with_details(*details, call_id="a", **fields):
 
 OPENROUTER_TAKEN = {"model": CLAUDE, "tools": [tool()], **with_details(detail())}
 OPENROUTER = {
+    "a strict schema outside the subset of who serves the model": {"response_format": answer_format(OPEN)},
     "reasoning_details that another model or nobody signed": with_details(detail(by="openai/gpt-5")),
     "a call of Gemini's without its reasoning_details": with_details(
         call_id="tool_a", model="google/gemini-3-pro"
@@ -127,6 +130,13 @@ GROQ_TAKEN = {
     "tools": [tool()],
 }
 GROQ = {
+    "a response_format beside tools": {"response_format": {"type": "json_object"}},
+    "a schema for a model that is not held to it": {"tools": ..., "response_format": answer_format()},
+    "a strict schema outside the subset": {
+        "tools": ...,
+        "model": "openai/gpt-oss-120b",
+        "response_format": answer_format(OPEN),
+    },
     "a field of a message that it does not know": {"messages": [USER, THOUGHT, told("a")]},
     "a field that it does not know": {"logit_bias": {}},
     "more than one choice": {"n": 2},
@@ -386,6 +396,9 @@ GEMINI = {
     "a schema outside the subset of OpenAPI": declared({"name": "stock", "parameters": CLOSED}),
     "two schemas of one tool": declared({**STOCK, "parameters": {"type": "object"}}),
     "an output schema without its type": {"generationConfig": {"responseJsonSchema": CLOSED}},
+    "an output schema that it would not read in full": {
+        "generationConfig": {**JSON_ONLY, "responseJsonSchema": {"type": "string", "pattern": "a"}}
+    },
     "thinking of a model without, or set twice": {
         "generationConfig": {"thinkingConfig": {"thinkingBudget": 9, "thinkingLevel": "low"}}
     },

@@ -96,7 +96,7 @@ async def test_the_smallest_request(sent):
 
 
 async def test_what_a_request_says(sent):
-    schema = {"type": "object", "properties": {}}
+    schema = {"type": "object", "properties": {}, "additionalProperties": False}
     body = await sent(
         hi(
             instruction="be brief",
@@ -112,7 +112,10 @@ async def test_what_a_request_says(sent):
     assert body["system"] == "be brief"
     assert body["tools"] == [{"name": "look", "description": "looks", "input_schema": schema}]
     assert (body["temperature"], body["max_tokens"], body["stop_sequences"]) == (0.5, 7, ["x"])
-    assert body["output_config"] == {"format": {"type": "json_schema", "schema": schema}, "effort": "low"}
+    assert body["output_config"] == {
+        "format": {"type": "json_schema", "schema": {**schema, "required": []}},
+        "effort": "low",
+    }
     assert (body["cache_control"], body["thinking"]) == ({"type": "ephemeral"}, {"type": "disabled"})
     assert "cache_control" not in await sent(hi(cache_key="s", options={"cache_control": None}))
 

@@ -56,7 +56,7 @@ def test_every_field():
         "maxOutputTokens": 5,
         "stopSequences": ["x"],
         "responseMimeType": "application/json",
-        "responseJsonSchema": schema,
+        "responseJsonSchema": {"type": "object", "properties": {"a": {"type": "null"}}},
     }
 
 

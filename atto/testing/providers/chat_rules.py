@@ -214,3 +214,29 @@ def answers_are_not_empty(message: str, *, takes_empty_text: bool) -> Check:
                 yield Violation(message.replace("{at}", str(at)), f"messages.[{at}].content")
 
     return check
+
+
+def strict_schema(outside: Callable[[Json], Iterator[str]]) -> Callable[[Ask], Iterator[Violation]]:
+    """A strict `response_format` whose schema is outside of a subset."""
+
+    def check(ask: Ask) -> Iterator[Violation]:
+        given = cast("Json", ask.body.get("response_format") or {})
+        schema = cast("Json", given.get("json_schema") or {})
+        if schema.get("strict"):
+            for fault in outside(cast("Json", schema.get("schema") or {})):
+                yield Violation(
+                    f"Invalid schema for response_format '{schema.get('name')}': {fault}", "response_format"
+                )
+
+    return check
+
+
+def json_is_asked_for(message: str) -> Callable[[Ask], Iterator[Violation]]:
+    """JSON mode without the word in the prompt."""
+
+    def check(ask: Ask) -> Iterator[Violation]:
+        given = cast("Json", ask.body.get("response_format") or {})
+        if given.get("type") == "json_object" and "json" not in str(ask.items("messages")).lower():
+            yield Violation(message, "messages")
+
+    return check

@@ -8,6 +8,7 @@ from atto.testing.providers import chat_answers
 from atto.testing.providers.chat_rules import (
     answers_are_not_empty,
     calls_of,
+    json_is_asked_for,
     list_at_most,
     names,
     parts,
@@ -99,6 +100,12 @@ RULES = (
         _tool_choice,
     ),
     Rule("a response_format of json_schema", "documented", _API, _schema),
+    Rule(
+        "JSON without the word in the prompt",
+        "documented",
+        "https://api-docs.deepseek.com/guides/json_mode",
+        json_is_asked_for("Prompt must contain the word 'json' in some form to use 'response_format'"),
+    ),
     Rule(
         "an answer without content or calls",
         "seen",

@@ -8,7 +8,7 @@ from typing import cast
 
 from atto.testing.model_dialect import Said
 from atto.testing.providers.rule import Ask, Json, Rule, Violation, is_sealed, seal, sse
-from atto.testing.providers.schemas import walk
+from atto.testing.providers.schemas import outside_gemini, walk
 
 _API = "https://ai.google.dev/api/generate-content"
 _SIGNATURES = "https://ai.google.dev/gemini-api/docs/thought-signatures"
@@ -342,6 +342,12 @@ def _output_schema(ask: Ask) -> Iterator[Violation]:
         )
 
 
+def _output_subset(ask: Ask) -> Iterator[Violation]:
+    config = cast("Json", ask.body.get("generationConfig") or {})
+    for fault in outside_gemini(cast("Json", config.get("responseJsonSchema") or {})):
+        yield Violation(f"* GenerateContentRequest.generation_config.response_json_schema: {fault}\n")
+
+
 def _thinking(ask: Ask) -> Iterator[Violation]:
     config = cast("Json", cast("Json", ask.body.get("generationConfig") or {}).get("thinkingConfig") or {})
     if config and not thinks(ask.model):
@@ -424,6 +430,7 @@ RULES = (
         _both_schemas,
     ),
     Rule("an output schema without its type", "documented", _API, _output_schema),
+    Rule("an output schema that it would not read in full", "documented", _API, _output_subset),
     Rule(
         "thinking of a model without, or set twice",
         "documented",

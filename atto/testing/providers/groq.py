@@ -1,6 +1,7 @@
 """What Groq refuses."""
 
 from collections.abc import Iterator
+from typing import cast
 
 from atto.testing.model_dialect import Said
 from atto.testing.providers import chat_answers
@@ -10,8 +11,10 @@ from atto.testing.providers.chat_rules import (
     results_are_text,
     results_follow_calls,
     results_have_calls,
+    strict_schema,
 )
 from atto.testing.providers.rule import Ask, Json, Rule, Violation
+from atto.testing.providers.schemas import outside_openai
 
 _API = "https://console.groq.com/docs/api-reference#chat-create"
 _REASONING = "https://console.groq.com/docs/reasoning"
@@ -65,6 +68,21 @@ def _formats(ask: Ask) -> Iterator[Violation]:
         yield Violation("cannot specify both `include_reasoning` and `reasoning_format`")
 
 
+def _format_with_tools(ask: Ask) -> Iterator[Violation]:
+    if ask.items("tools") and ask.body.get("response_format"):
+        yield Violation("json mode cannot be combined with tool/function calling")
+
+
+def _unheld(ask: Ask) -> Iterator[Violation]:
+    given = cast("Json", ask.body.get("response_format") or {})
+    strict = cast("Json", given.get("json_schema") or {}).get("strict")
+    schemas = ("openai/gpt-oss-", *(("moonshotai/kimi-k2", "meta-llama/llama-4") if not strict else ()))
+    if given.get("type") == "json_schema" and not ask.model.startswith(schemas):
+        yield Violation("This model does not support response format `json_schema`.")
+
+
+_OUTPUTS = "https://console.groq.com/docs/structured-outputs"
+
 RULES = (
     Rule(
         "a field of a message that it does not know",
@@ -81,6 +99,14 @@ RULES = (
         _reasoning_of_others,
     ),
     Rule("include_reasoning beside reasoning_format", "documented", _REASONING, _formats),
+    Rule(
+        "a response_format beside tools",
+        "seen",
+        "https://github.com/vercel/ai/pull/16540",
+        _format_with_tools,
+    ),
+    Rule("a schema for a model that is not held to it", "documented", _OUTPUTS, _unheld),
+    Rule("a strict schema outside the subset", "documented", _OUTPUTS, strict_schema(outside_openai)),
     Rule("more than 4 stop sequences", "documented", _API, list_at_most("stop", 4)),
     Rule("more than 128 tools", "documented", _API, list_at_most("tools", 128)),
     Rule("a name outside [a-zA-Z0-9_-]{1,64}", "documented", _API, names),

@@ -13,6 +13,7 @@ from atto.testing.providers.chat_rules import (
     field_at_most,
     ids_at_most,
     images_of,
+    json_is_asked_for,
     list_at_most,
     list_not_empty,
     names,
@@ -183,6 +184,15 @@ RULES = (
     Rule("stop of a reasoning model", "documented", _CHAT, _stop),
     Rule("a strict tool outside the subset", "documented", _STRICT, _strict),
     Rule("a strict response_format outside the subset", "documented", _STRICT, _response_format),
+    Rule(
+        "JSON without the word in the prompt",
+        "documented",
+        "https://platform.openai.com/docs/guides/structured-outputs#json-mode",
+        json_is_asked_for(
+            "'messages' must contain the word 'json' in some form, to use 'response_format' of type "
+            "'json_object'."
+        ),
+    ),
     Rule("a response_format without a proper name", "documented", _CHAT, _format_name),
 )
 

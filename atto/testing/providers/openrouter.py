@@ -15,8 +15,10 @@ from atto.testing.providers.chat_rules import (
     names,
     results_follow_calls,
     results_have_calls,
+    strict_schema,
 )
 from atto.testing.providers.rule import Ask, Json, Rule, Violation, is_sealed, seal
+from atto.testing.providers.schemas import outside_anthropic, outside_gemini, outside_openai
 
 _API = "https://openrouter.ai/docs/api-reference/chat-completion"
 _PRESERVE = "https://openrouter.ai/docs/guides/best-practices/reasoning-tokens#preserving-reasoning-blocks"
@@ -88,6 +90,13 @@ def _moved(ask: Ask) -> Iterator[Violation]:
             )
 
 
+_SUBSETS = {"anthropic": outside_anthropic, "google": outside_gemini}
+
+
+def _schema(ask: Ask) -> Iterator[Violation]:
+    yield from strict_schema(_SUBSETS.get(ask.model.partition("/")[0], outside_openai))(ask)
+
+
 RULES = (
     Rule(
         "reasoning_details that another model or nobody signed",
@@ -102,6 +111,12 @@ RULES = (
         _preserved,
     ),
     Rule("reasoning_details twice, or not where they were", "documented", _PRESERVE, _moved),
+    Rule(
+        "a strict schema outside the subset of who serves the model",
+        "inferred",
+        "https://openrouter.ai/docs/structured-outputs",
+        _schema,
+    ),
     Rule("more than 4 stop sequences", "documented", _API, list_at_most("stop", 4)),
     Rule("a name outside [a-zA-Z0-9_-]{1,64}", "inferred", _API, names),
     Rule("a call without its result behind it", "inferred", _API, results_follow_calls),
