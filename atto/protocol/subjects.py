@@ -85,10 +85,6 @@ class Subjects:
         """Where each later attempt at a run says that it has begun, before it reads what others said."""
         return f"{self.namespace}.fence.{session_token}.{run_token}"
 
-    def journal_of(self, session_token: str, run_token: str) -> str:
-        """The filter of all that EVENTS holds of a run: its events and its fence."""
-        return f"{self.namespace}.*.{session_token}.{run_token}"
-
     def cancel(self, session: str, run: str) -> str:
         """Where a run's cancellation is published."""
         return self.cancel_of(encode_session(session), encode_run(run))
