@@ -25,7 +25,7 @@ SILENCE_PATIENCE = (1.0, 2.0, 5.0, 10.0)
 """Seconds of silence before the stream is asked whether something was missed; the last one repeats."""
 GAP_DOUBT = 1.0
 """Seconds after which a hole that the stream does not fill is laid to what was heard and never stored."""
-GAP_EXPIRED = 5.0
+GAP_EXPIRED = 10.0
 """Seconds after which deltas of a run that goes on, which the stream does not have, are taken for expired. By
 then a worker that lost its connection has published them again.
 """

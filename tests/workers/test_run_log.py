@@ -1,6 +1,7 @@
 """Events on their way out: none is lost, whatever becomes of the connection, and a huge answer is cut."""
 
 import asyncio
+import json
 
 import pytest
 from nats.aio.client import Client as Connection
@@ -65,6 +66,38 @@ async def test_what_a_lost_connection_may_have_swallowed_is_published_again(
     batches = await stored(jetstream, namespace)
     assert [event.text for batch in batches for event in batch.events] == ["swallowed", "arrived"]
     assert fold(batches).next == 3
+
+
+async def test_what_a_full_stream_refused_without_a_word_is_published_once_it_takes_events_again(
+    jetstream: JetStream, namespace: str
+):
+    """One run waits for an answer, and so learns of it; another one only speaks."""
+    await Topology(namespace).declare(jetstream)
+    stream, subjects = f"{namespace}-EVENTS", Subjects(namespace)
+    config = json.loads(await jetstream.api(f"STREAM.INFO.{stream}"))["config"]
+    full = {"max_msgs": 1, "max_bytes": -1, "discard": "new"}
+    await jetstream.publish(subjects.event("s", "another"), b"{}")
+    await jetstream.api(f"STREAM.UPDATE.{stream}", {**config, **full})
+    outbox = Outbox(jetstream)
+    serving = asyncio.create_task(outbox.serve())
+    with (
+        RunLog(outbox, subjects.event("s", "r")) as speaking,
+        RunLog(outbox, subjects.event("s", "w")) as log,
+    ):
+        speaking.append(delta(speaking, "refused"))
+        await speaking.send()
+        log.append(delta(log, "waits"))
+        confirming = asyncio.create_task(log.confirm())
+        while outbox.health._since is None:
+            await asyncio.sleep(0)
+        assert await stored(jetstream, namespace) == []
+        await jetstream.api(f"STREAM.UPDATE.{stream}", config)
+        async with asyncio.timeout(20):
+            await confirming
+            while not (batches := await stored(jetstream, namespace)):
+                await asyncio.sleep(0.01)
+        serving.cancel()
+    assert [event.text for batch in batches for event in batch.events] == ["refused"]
 
 
 async def test_after_a_reconnect_listeners_need_not_wait_for_the_end_of_the_run(

@@ -23,6 +23,8 @@ class StreamHealth:
         self._since: float | None = None
         self._cause = ""
         self._is_told = False
+        self.on_healed: Callable[[], None] = lambda: None
+        """Called when events are taken again. What was published meanwhile without an answer may be lost."""
 
     def failed(self, error: BrokerUnavailable | BrokerRefused) -> None:
         """Events were not taken, or the stream is not as it should be."""
@@ -41,6 +43,7 @@ class StreamHealth:
         if self._is_told:
             _log.warning("%s takes what runs say again", self._name)
         self._since, self._is_told = None, False
+        self.on_healed()
 
     def unready(self) -> str | None:
         """Why no run can end now; None if none is known to wait."""

@@ -155,6 +155,13 @@ class RunLog:
         postpones, self._ends_soon = self._ends_soon, False
         return postpones
 
+    def doubt(self) -> None:
+        """What was sent may not be in the stream: all of it is published once more, soon, and at the next
+        confirmation.
+        """
+        self._generation = -1
+        self.repeat()
+
     def repeat(self) -> None:
         """Publishes all of it once more, soon, without waiting; `confirm` does not rely on that."""
         self._repeats = True

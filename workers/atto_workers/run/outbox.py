@@ -53,6 +53,7 @@ class Outbox:
     ) -> None:
         self.jetstream = jetstream
         self.health = StreamHealth() if health is None else health
+        self.health.on_healed = self._healed
         self._keep = LONGEST_KEPT if not max_age else min(LONGEST_KEPT, max_age / KEPT_FOR)
         self.is_replicated = is_replicated
         self._dirty: dict[RunLog, None] = {}
@@ -80,6 +81,11 @@ class Outbox:
         """The lost connection may have swallowed events: listeners need not wait for their runs to end."""
         for log in self._logs:
             log.repeat()
+
+    def _healed(self) -> None:
+        """A stream that took nothing, as one that was full, refused events without a word."""
+        for log in self._logs:
+            log.doubt()
 
     def offer(self, log: "RunLog") -> None:
         """`log` has something to publish."""
