@@ -83,6 +83,7 @@ def test_subjects_are_those_of_the_code():
     }
     assert {re.sub(r"<\w+>", "*", subject) for subject in listed} == {
         subjects.turns,
+        subjects.answers,
         subjects.events,
         subjects.fences,
         subjects.cancels,

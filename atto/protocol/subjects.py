@@ -1,6 +1,7 @@
 """The subjects, streams and buckets of a namespace.
 
 <ns>.turn.<session>              turns in; stored as <ns>.turn.<partition>.<session>
+<ns>.answer.<session>            answers to what a session waits for; stored likewise
 <ns>.event.<session>.<run>       events out
 <ns>.fence.<session>.<run>       among workers: a later attempt at the run has begun
 <ns>.cancel.<session>.<run>      cancellations in
@@ -24,10 +25,14 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
 
 
 class StoredTurn(NamedTuple):
-    """Where a turn lies: its partition (None: the server could not place it) and its session's token."""
+    """Where a turn lies: its partition (None: the server could not place it) and its session's token.
+
+    `is_answer`: it was published as the answer to a wait.
+    """
 
     partition: int | None
     token: str
+    is_answer: bool = False
 
 
 class Subjects:
@@ -44,6 +49,8 @@ class Subjects:
         self.sessions_bucket = f"{namespace}-sessions"
         self.members_bucket = f"{namespace}-members"
         self.turns = f"{namespace}.turn.*"
+        self.answers = f"{namespace}.answer.*"
+        self.submitted = f"{namespace}.*.*"
         self.events = f"{namespace}.event.*.*"
         self.fences = f"{namespace}.fence.*.*"
         self.cancels = f"{namespace}.cancel.*.*"
@@ -51,6 +58,7 @@ class Subjects:
         self.snapshots = f"{namespace}.snapshot.*"
         self.roll_call = f"{namespace}.workers"
         self._event = f"{namespace}.event."
+        self._answer = f"{namespace}.answer."
         self._cancel = f"{namespace}.cancel."
 
     def __repr__(self) -> str:
@@ -60,18 +68,27 @@ class Subjects:
         """Where a turn of `session` is published."""
         return f"{self.namespace}.turn.{encode_session(session)}"
 
-    def partitioned(self, partitions: int) -> str:
-        """The destination of the stream's subject transform (NATS: `partition(n, token)` is FNV-1a)."""
-        return f"{self.namespace}.turn.{{{{partition({partitions},1)}}}}.{{{{wildcard(1)}}}}"
+    def answer(self, session: str) -> str:
+        """Where answers to what `session` waits for are published."""
+        return f"{self.namespace}.answer.{encode_session(session)}"
 
-    def partition(self, partition: int | None) -> str:
-        """The filter of a partition's turns; None is what the server could not place (`*`, `>`)."""
-        return self.turns if partition is None else f"{self.namespace}.turn.{partition}.*"
+    def partitioned(self, partitions: int) -> str:
+        """The destination of the stream's subject transform, of what matches `submitted` (NATS:
+        `partition(n, token)` is FNV-1a). Turns and answers of a session are in one partition.
+        """
+        return f"{self.namespace}.{{{{wildcard(1)}}}}.{{{{partition({partitions},2)}}}}.{{{{wildcard(2)}}}}"
+
+    def partition(self, partition: int | None) -> list[str]:
+        """The filters of what a partition holds; None is what the server could not place (`*`, `>`)."""
+        if partition is None:
+            return [self.turns, self.answers]
+        return [f"{self.namespace}.{kind}.{partition}.*" for kind in ("turn", "answer")]
 
     def stored_turn(self, subject: str) -> StoredTurn:
         """Takes a stored turn's subject apart."""
         *_, placed, token = subject.split(".")
-        return StoredTurn(int(placed) if placed.isdecimal() else None, token)
+        is_answer = subject.startswith(self._answer)
+        return StoredTurn(int(placed) if placed.isdecimal() else None, token, is_answer)
 
     def event(self, session: str, run: str) -> str:
         """Where the events of a run go."""

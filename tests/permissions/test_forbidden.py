@@ -10,6 +10,7 @@ from tests.permissions.deployment import echo, login, trying
 
 PRODUCER_MUST_NOT_PUBLISH = {
     "forge an event": "atto.event.user-123.run",
+    "answer a wait": "atto.answer.user-123",
     "cancel a run": "atto.cancel.user-123.run",
     "read a snapshot": "atto.snapshot.user-123",
     "write a session": "$KV.atto-sessions.user-123",
@@ -58,6 +59,7 @@ WORKER_MUST_NOT_PUBLISH = {
     "copy a stream": "$JS.API.STREAM.SNAPSHOT.KV_atto-sessions",
     "read dead letters": "$JS.API.DIRECT.GET.atto-DEAD",
     "submit a turn": "atto.turn.user-123",
+    "answer a wait": "atto.answer.user-123",
     "cancel a run": "atto.cancel.user-123.run",
     "speak in another namespace": "other.event.user-123.run",
     "read another namespace": "$JS.API.DIRECT.GET.KV_other-sessions",

@@ -14,9 +14,11 @@ from atto.broker.connection import connected
 from atto.broker.jetstream import JetStream
 from atto.broker.server import EmbeddedBroker
 from atto.models import Stall, call
+from atto.protocol.codec import encode
 from atto.protocol.errors import ConcurrentWrite
 from atto.protocol.messages import Message
 from atto.protocol.sessions import Commit, Snapshot
+from atto.protocol.turns import Answer, Resume, Turn
 from atto.stores import MemoryStore, NatsKvStore, SessionStore
 from atto_client import Client, NoWorkers, Run, RunCancelled, RunFailed, SessionBacklogFull
 from atto_workers import DeadLetters, Worker
@@ -101,6 +103,7 @@ async def test_all_roles_from_submit_to_dead_letters(tmp_path, published, file):
                 assert (await client.attach("user-123", fired.run_id).result()).text == "fire and forget"
                 await is_full(client)
                 await is_dead(broker, client)
+                await is_answered(client)
                 handed_over = await is_stalled(client, stall)
             await handed_over.cancel("enough")
             async with worker:
@@ -154,6 +157,14 @@ async def is_dead(broker: EmbeddedBroker, client: Client) -> None:
         [letter] = [letter async for letter in letters.list()]
         await letters.drop(letter.number)
         assert [letter async for letter in letters.list()] == []
+
+
+async def is_answered(client: Client) -> None:
+    """Nothing waits there."""
+    turn = encode(Turn(run_id="answer", resume=Resume(run_id="r", answers={"w": Answer(approve=True)})))
+    await client._jetstream.publish("atto.answer.user-123", turn)
+    with pytest.raises(RunFailed, match="not_waiting"):
+        await client.attach("user-123", "answer").result()
 
 
 @pytest.mark.usefixtures("nothing_is_refused")

@@ -21,6 +21,7 @@ def test_every_subject_is_matched_by_its_stream_and_by_no_other(namespace, sessi
     subjects = Subjects(namespace)
     made = {
         subjects.turns: subjects.turn(session),
+        subjects.answers: subjects.answer(session),
         subjects.events: subjects.event(session, run),
         subjects.cancels: subjects.cancel(session, run),
         subjects.dead_letters: subjects.dead(session),
@@ -34,10 +35,11 @@ def test_every_subject_is_matched_by_its_stream_and_by_no_other(namespace, sessi
 def test_a_stored_turn_tells_its_partition_and_session(namespace, session, partition):
     subjects = Subjects(namespace)
     token = subjects.turn(session).rpartition(".")[2]
-    stored = f"{namespace}.turn.{partition}.{token}"
-    assert matches(subjects.partition(partition), stored)
-    assert subjects.stored_turn(stored) == StoredTurn(partition, token)
-    assert decode_session(subjects.stored_turn(stored).token) == session
+    for kind in ("turn", "answer"):
+        stored = f"{namespace}.{kind}.{partition}.{token}"
+        assert sum(matches(pattern, stored) for pattern in subjects.partition(partition)) == 1
+        assert subjects.stored_turn(stored) == StoredTurn(partition, token, is_answer=kind == "answer")
+        assert decode_session(subjects.stored_turn(stored).token) == session
 
 
 @pytest.mark.parametrize("token", ["*", ">"])
@@ -89,4 +91,6 @@ def test_no_text_escapes_from_its_place_in_a_subject(text):
 
 
 def test_the_destination_of_the_servers_transform_is_spelled_for_nats():
-    assert Subjects("ns").partitioned(64) == "ns.turn.{{partition(64,1)}}.{{wildcard(1)}}"
+    subjects = Subjects("ns")
+    assert subjects.submitted == "ns.*.*"
+    assert subjects.partitioned(64) == "ns.{{wildcard(1)}}.{{partition(64,2)}}.{{wildcard(2)}}"

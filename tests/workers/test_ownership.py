@@ -82,7 +82,7 @@ async def test_a_partition_is_left_to_an_owner_of_an_earlier_release(jetstream: 
     owners = await names(jetstream, namespace)
     earlier = {
         "durable_name": "p1-earlier-nonce",
-        "filter_subject": Subjects(namespace).partition(1),
+        "filter_subject": Subjects(namespace).partition(1)[0],
         "ack_policy": "explicit",
     }
     stream = f"{namespace}-TURNS"

@@ -40,7 +40,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A turn that could not be run. `number` names the letter; `code` and `reason` say why it is here.
 
     `token`: the session's token, or what came in its place. `body`: the turn as it came. `cut_from`: how many
-    bytes it had, if not all of them could be kept.
+    bytes it had, if not all of them could be kept. `is_answer`: it was published as the answer to a wait.
     """
 
     number: int
@@ -51,6 +51,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     time: datetime
     body: bytes
     cut_from: int | None = None
+    is_answer: bool = False
 
 
 class DeadLetters:
@@ -108,7 +109,7 @@ class DeadLetters:
         run_id = run_id_of_sequence(letter.number, int(letter.time.timestamp() * 1000))
         session = _session_of(letter)
         await self._jetstream.publish(
-            self._subjects.turn(session),
+            self._subjects.answer(session) if letter.is_answer else self._subjects.turn(session),
             _renamed(letter, run_id),
             headers={"Nats-Msg-Id": message_id(session, run_id)},
         )
@@ -173,6 +174,7 @@ def _letter(stored: Stored) -> DeadLetter:
         time=_time(headers),
         body=stored.data,
         cut_from=int(truncated) if truncated is not None and truncated.isdecimal() else None,
+        is_answer=headers.get(SUBJECT, "").split(".")[1:2] == ["answer"],
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nats.aio.msg import Msg
 
 from atto.protocol import codec
-from atto.protocol.errors import AttoError, CallerError
+from atto.protocol.errors import AttoError, CallerError, InvalidTurn
 from atto.protocol.ids import decode_session, encode_run, run_id_of_sequence
 from atto.protocol.subjects import Subjects
 from atto.protocol.turns import Turn
@@ -126,7 +126,7 @@ class Delivery:
         self.data = message.data
         self.reply = message.reply
         self.headers: Mapping[str, str] = message.headers or {}
-        self.token = subjects.stored_turn(message.subject).token
+        _, self.token, self._is_answer = subjects.stored_turn(message.subject)
         self.session: str | None = None
         self.run_id: str | None = None
         self.run_token = ""
@@ -157,6 +157,11 @@ class Delivery:
             self.run_id = self._run_id(codec.probe_run_id(self.data))
             raise
         self.run_id = self._run_id(turn.run_id)
+        if self._is_answer != (turn.resume is not None):
+            # Whoever may submit turns need not have the right to answer, nor the other way round.
+            raise InvalidTurn(
+                "turn is not valid: one with `resume` is published to the subject of answers, and no other is"
+            )
         self.content = Content(turn, self.session, self.run_id)
 
     def _run_id(self, named: str | None) -> str:

@@ -202,11 +202,13 @@ class Ownership:
                 await self._delete(delivery)
 
     def _filter(self, partition: PartitionKey) -> dict[str, Any]:
-        if partition is not None:
-            return {"filter_subject": self._subjects.partition(partition)}
-        # A filter that equals the stream's only subject counts as none, and then no acknowledgement of any
-        # consumer removes its message (measured, 2.15.1). The second subject, which nothing has, prevents it.
-        return {"filter_subjects": [self._subjects.turns, f"{self._subjects.namespace}.turn.stray.none.none"]}
+        filters = self._subjects.partition(partition)
+        if partition is None:
+            # Filters that equal the stream's subjects may count as none, and then no acknowledgement of any
+            # consumer removes its message (measured with one subject, 2.15.1). One more, which nothing has,
+            # prevents it.
+            filters.append(f"{self._subjects.namespace}.turn.stray.none.none")
+        return {"filter_subjects": filters}
 
     async def remove(self, consumer: str) -> None:
         """Ends an ownership, one's own or a dead worker's. No-op if it has ended already.

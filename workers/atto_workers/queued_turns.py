@@ -13,7 +13,7 @@ from atto.protocol.errors import AttoError, BrokerRefused, NoResponders, NoSuchT
 from atto.protocol.events import EventBatch, RunCancelled
 from atto.protocol.ids import decode_session, encode_run, run_id_of_sequence
 from atto.protocol.subjects import Subjects
-from atto.protocol.turns import Cancel
+from atto.protocol.turns import Cancel, Turn
 from atto_workers.run.journal import read_progress
 
 REMOVED = "removed by an operator"
@@ -52,7 +52,7 @@ class QueuedTurns:
 
         Raises `TopologyMissing`, `BrokerUnavailable`.
         """
-        reading = self._jetstream.read(self._subjects.turns_stream, f"{self._subjects.namespace}.turn.>")
+        reading = self._jetstream.read(self._subjects.turns_stream, f"{self._subjects.namespace}.>")
         async with contextlib.aclosing(reading):
             try:
                 async for stored in reading:
@@ -106,7 +106,7 @@ class QueuedTurns:
         try:
             session = decode_session(place.token)
             turn = codec.decode_turn(stored.data)
-            named, text = turn.run_id, turn.message().text
+            named, text = turn.run_id, _text_of(turn)
         except AttoError as error:
             named, text, problem = codec.probe_run_id(stored.data), "", str(error)
         run_id = named or run_id_of_sequence(stored.sequence, int(time.timestamp() * 1000))
@@ -128,6 +128,12 @@ def _if_valid(run_id: str) -> str | None:
     except AttoError:
         return None
     return run_id
+
+
+def _text_of(turn: Turn) -> str:
+    if turn.resume is None:
+        return turn.message().text
+    return f"answer to run {turn.resume.run_id}: {', '.join(turn.resume.answers)}"
 
 
 def _first_line(text: str) -> str:

@@ -186,7 +186,9 @@ class Topology:
             if value is not None and config.get(key) != value
         }
         if name == self.subjects.turns_stream:
-            self._check_partitions(config)
+            transform = self._transform(self._check_partitions(config))
+            if config.get("subject_transform") != transform:
+                changes["subject_transform"] = transform
         if renew and info is not None:
             changes = {**_renewed(info, wanted), **changes}
         subjects = config.get("subjects", [])
@@ -227,11 +229,10 @@ class Topology:
 
     def _turns_config(self) -> dict[str, Any]:
         partitions = self._partitions or PARTITIONS
-        turns = self.subjects.turns
-        return self._stream(
+        config = self._stream(
             self.subjects.turns_stream,
-            turns,
-            subject_transform={"src": turns, "dest": self.subjects.partitioned(partitions)},
+            self.subjects.turns,
+            subject_transform=self._transform(partitions),
             retention="workqueue",
             discard="new",
             # Without this one, a full session silently loses its oldest accepted turn (measured, 2.15.1).
@@ -243,6 +244,10 @@ class Topology:
             max_consumers=_max_consumers(partitions),
             metadata={PARTITIONS_KEY: str(partitions), BOUNDS_KEY: "1"},
         )
+        return {**config, "subjects": [self.subjects.turns, self.subjects.answers]}
+
+    def _transform(self, partitions: int) -> dict[str, str]:
+        return {"src": self.subjects.submitted, "dest": self.subjects.partitioned(partitions)}
 
     def _events_config(self) -> dict[str, Any]:
         config = self._log(

@@ -46,6 +46,13 @@ class Ending:
         Raises `GaveUp` if it is another worker's by now.
         """
         await self._file(delivery, problem)
+        await self.refuse(delivery, problem)
+
+    async def refuse(self, delivery: Delivery, problem: Problem) -> None:
+        """A turn that is not begun: a terminal event where its run can be named, which says why.
+
+        Raises as `bury` does.
+        """
         if delivery.session is not None and delivery.run_id is not None:
             backoff = Backoff()
             while not await self._is_told(delivery, problem):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from atto.aio.user_code import describe, words
 from atto.protocol.errors import ModelError, StoreError, StoreUnavailable
 from atto.protocol.events import RunCancelled, RunFailed, TerminalEvent
+from atto.protocol.turns import Turn
 from atto_workers.delivery import Problem
 from atto_workers.run.loop import InstructionFailed, StepsExhausted
 from atto_workers.run.scope import Stopped, StopReason
@@ -42,6 +43,21 @@ def failed(seq: int, problem: Problem, *, retryable: bool = False) -> RunFailed:
     """The terminal event of a run that has no answer. Whatever the reason says, it can travel."""
     message = problem.reason[:REASON_LIMIT].encode("utf-8", "backslashreplace").decode()
     return RunFailed(seq=seq, time=now(), code=problem.code, message=message, retryable=retryable)
+
+
+def unsupported(turn: Turn, agent: str) -> Problem | None:
+    """Why a turn that can be read is not begun; None if it is. `agent`: the one that is here."""
+    if turn.resume is not None:
+        run = turn.resume.run_id
+        return Problem("not_waiting", f"the session waits for no answer: no run {run!r} is suspended in it")
+    if turn.agent and turn.agent != agent:
+        return Problem("unknown_agent", f"there is no agent {turn.agent!r} here: there is {agent!r}")
+    if turn.on_busy != "enqueue":
+        return Problem(
+            "not_supported",
+            f"`on_busy` of {turn.on_busy!r} is not supported by this worker: leave it at `enqueue`",
+        )
+    return None
 
 
 def outcome_of(error: Exception, seq: int) -> Outcome:

@@ -48,6 +48,7 @@ from atto_workers.run.outcome import (
     SessionDeleted,
     now,
     outcome_of,
+    unsupported,
 )
 from atto_workers.run.scope import RunScope, Stopped, StopReason
 from atto_workers.run.standing import GaveUp, Superseded
@@ -124,6 +125,10 @@ class TurnRunner:
         if content is None:
             problem = delivery.problem or Problem("invalid_turn", "the turn cannot be read")
             await self._ending.bury(delivery, problem)
+            return
+        refusal = unsupported(content.turn, self._agent.name)
+        if refusal is not None:
+            await self._ending.refuse(delivery, refusal)
             return
         try:
             await self._cancels.watch(delivery, scope)
