@@ -1,6 +1,8 @@
 """Openings and confirmations: taken only while the journal and its fence are as the attempt knows them."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -178,3 +180,22 @@ async def test_what_is_about_to_expire_is_published_again_with_its_fence(runs: R
     assert before is not None
     assert after is not None
     assert after.sequence > before.sequence
+
+
+async def test_a_run_leaves_no_cycle_behind(runs: Runs):
+    """One for each run would keep the garbage collector busy."""
+    gc.collect()
+    gc.disable()
+    try:
+        with runs.log() as log:
+            speak(log)
+            await log.send()
+            await log.opened()
+            left = weakref.ref(log)
+        del log
+        runs.outbox._dirty.clear()  # nobody serves it here
+        async with asyncio.timeout(20):
+            while left() is not None:
+                await asyncio.sleep(0.005)
+    finally:
+        gc.enable()

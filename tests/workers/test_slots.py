@@ -200,3 +200,20 @@ def test_memory_is_bounded(monkeypatch):
 
     scene = in_virtual_time(scenario)
     assert len(scene.slots._known) <= 100
+
+
+def test_a_slot_that_comes_free_as_the_first_in_line_is_cancelled_goes_to_the_next():
+    async def scenario() -> None:
+        slots = Slots(1)
+        held = await slots.acquire("a")
+        first, second = asyncio.create_task(slots.acquire("b")), asyncio.create_task(slots.acquire("c"))
+        await settle()
+        first.cancel()
+        slots.release(held)
+        grant = await second
+        assert first.cancelled()
+        assert list(slots._active) == ["c"]
+        slots.release(grant)
+        assert not slots._active
+
+    in_virtual_time(scenario)

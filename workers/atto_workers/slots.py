@@ -37,7 +37,7 @@ class Slots:
         self._free = limit
         self._clock = clock or asyncio.get_running_loop().time
         self._active: dict[str, _Flow] = {}
-        self._known: OrderedDict[str, _Flow] = OrderedDict()
+        self._known: OrderedDict[str, float] = OrderedDict()  # when the flow is even
         self._waiting = 0
         self._heads: list[tuple[int, float, int, _Waiter, _Flow]] = []
         self._numbers = itertools.count()
@@ -92,7 +92,7 @@ class Slots:
     def _flow(self, name: str) -> "_Flow":
         flow = self._active.get(name)
         if flow is None:
-            flow = self._active[name] = self._known.pop(name, None) or _Flow(name)
+            flow = self._active[name] = _Flow(name, self._known.pop(name, None))
         return flow
 
     def _grant(self, flow: "_Flow") -> "Grant":
@@ -107,9 +107,12 @@ class Slots:
                 continue  # it has been entered anew
             flow.waiting.popleft()
             self._waiting -= 1
-            waiter.granted.set_result(self._grant(flow))
+            if not waiter.granted.done():  # else it was cancelled just now, and has yet to notice
+                waiter.granted.set_result(self._grant(flow))
             if flow.waiting:
                 self._push(flow)
+            else:
+                self._rest(flow)
         if len(self._heads) > 64 + 4 * self._waiting:
             self._heads.clear()
             for flow in self._active.values():
@@ -123,6 +126,8 @@ class Slots:
         heapq.heappush(self._heads, (flow.held, due, waiter.number, waiter, flow))
 
     def _leave(self, flow: "_Flow", waiter: "_Waiter") -> None:
+        if waiter not in flow.waiting:
+            return
         was_first = flow.waiting[0] is waiter
         flow.waiting.remove(waiter)
         self._waiting -= 1
@@ -135,7 +140,7 @@ class Slots:
             return
         del self._active[flow.name]
         if flow.is_known:
-            self._known[flow.name] = flow
+            self._known[flow.name] = flow.even
             if len(self._known) > KNOWN:
                 self._known.popitem(last=False)
 
@@ -176,11 +181,11 @@ class _Flow:
 
     __slots__ = ("even", "held", "is_known", "name", "waiting")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, even: float | None) -> None:
         self.name = name
         self.held = 0
-        self.even = 0.0
-        self.is_known = False
+        self.even = even or 0.0
+        self.is_known = even is not None
         self.waiting: deque[_Waiter] = deque()
 
 

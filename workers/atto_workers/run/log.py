@@ -115,6 +115,8 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._outbox.close(self)
+        if self._opening is not None:
+            self._opening.forget()
 
     @property
     def first(self) -> int:

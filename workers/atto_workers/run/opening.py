@@ -18,6 +18,10 @@ EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_SUBJECT = "Nats-Expected-Last-Subject-Sequence-Subject"
 
 
+def _nothing() -> None:
+    """To be told where nobody wants to be."""
+
+
 class Opening:
     """Of one attempt, in the journal `subject` of `stream`.
 
@@ -34,7 +38,7 @@ class Opening:
         *,
         after: int,
         health: StreamHealth,
-        on_refused: Callable[[], None] = lambda: None,
+        on_refused: Callable[[], None] = _nothing,
     ) -> None:
         self.on_refused = on_refused
         self.is_sent = False
@@ -46,7 +50,7 @@ class Opening:
         self._health = health
         self._headers = {EXPECTED: str(after)}
         self._batch = b""
-        self._on_proven: Callable[[], None] = lambda: None
+        self._on_proven: Callable[[], None] = _nothing
         self._is_refused = False
         self._is_awaited = False
         self.due = 0.0
@@ -145,6 +149,11 @@ class Opening:
         self.is_proven = True
         self.ring()
         self._on_proven()
+        self.forget()
+
+    def forget(self) -> None:
+        """Tells nobody any more: a cycle for each run, of a log and this, would keep the collector busy."""
+        self._on_proven = self.on_refused = _nothing
 
     def _hear_refusal(self, error: BrokerUnavailable | BrokerRefused) -> None:
         if isinstance(error, BrokerRefused) and error.err_code == WRONG_LAST_SEQUENCE:
