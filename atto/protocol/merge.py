@@ -69,13 +69,13 @@ class Merger:
         return due
 
     def _is_covered(self, read: Mapping[int, int] | None) -> bool:
-        """Whether nothing is missing before the next record but deltas."""
-        for seq in sorted(self._early):
-            attempt, event = self._early[seq]
-            if isinstance(event, RecordEvent):
-                is_read = read is None or read.get(attempt, 0) >= seq
-                return is_read and 0 < event.first <= self._next
-        return False
+        """Whether a record that is here says that nothing but deltas is missing before the next event."""
+        return any(
+            isinstance(event, RecordEvent)
+            and 0 < event.first <= self._next
+            and (read is None or read.get(attempt, 0) >= seq)
+            for seq, (attempt, event) in self._early.items()
+        )
 
     def _due(self) -> list[AnyEvent]:
         """What waited for its turn, and need not wait any longer."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ LANGUAGES = [
     "shell",
     pytest.param("go", marks=pytest.mark.producers),
     pytest.param("java", marks=pytest.mark.producers),
+    pytest.param("rust", marks=pytest.mark.producers),
 ]
 
 
@@ -27,10 +29,14 @@ PATIENCE = 20  # seconds
 
 
 class Produced:
-    """A producer that runs: `line()` is its next event, `end()` the rest of them and its exit code."""
+    """A producer that runs: `line()` is its next event, `end()` the rest of them and its exit code.
+
+    `position`: where it was in the run when it ended; none if it did not listen.
+    """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self.position: list[str] = []
 
     async def run_id(self) -> str:
         """What it says first, to standard error."""
@@ -46,8 +52,9 @@ class Produced:
 
     async def end(self) -> tuple[list[Any], int]:
         """The events that were not read yet, and the exit code."""
-        out, _ = await self._output()
+        out, said = await self._output()
         assert self._process.returncode is not None
+        self.position = re.findall(r"^position (.*)$", said.decode(), re.MULTILINE)[-1:]
         return [json.loads(line) for line in out.splitlines()], self._process.returncode
 
     async def _output(self) -> tuple[bytes, bytes]:

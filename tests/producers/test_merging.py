@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from nats.aio.client import Client as Connection
 
 from atto.broker.jetstream import JetStream
@@ -20,8 +21,8 @@ SEEDS = range(8)
 EPOCH = 1_764_000_000_000_000  # attempts after the first are numbered by the time, in microseconds
 
 
-def attempt(number: int, since: int, length: int, *, ends: bool) -> list[EventBatch]:
-    """What one attempt says, in batches of several events."""
+def attempt(number: int, since: int, length: int, *, ends: bool, size: int = 0) -> list[EventBatch]:
+    """What one attempt says, in batches of `size` events, or of several."""
     events: list[AnyEvent] = []
     for seq in range(since, since + length):
         if seq == since:
@@ -36,9 +37,9 @@ def attempt(number: int, since: int, length: int, *, ends: bool) -> list[EventBa
         events.append(RunCompleted(seq=since + length, time=now(), message=answer, version=1))
     batches: list[EventBatch] = []
     while events:
-        size = random.randint(1, 3)
-        batches.append(EventBatch(attempt=number, since=since, events=tuple(events[:size])))
-        events = events[size:]
+        taken = size or random.randint(1, 3)
+        batches.append(EventBatch(attempt=number, since=since, events=tuple(events[:taken])))
+        events = events[taken:]
     return batches
 
 
@@ -73,10 +74,69 @@ async def test_a_stored_history(producer, client: Client, jetstream: JetStream, 
     await Topology(namespace, partitions=1).declare(jetstream)
     for batch in disordered(a_history()):
         await jetstream.publish(f"{namespace}.event.s.r", msgspec.json.encode(batch))
-    expected = seen([event async for event in client.attach("s", "r")])
+    run = client.attach("s", "r")
+    expected = seen([event async for event in run])
     assert expected[-1]["type"] == "run_completed"
     async with producer("--attach", "s", "r") as attached:
         assert await attached.end() == (expected, 0)
+        assert attached.position == [run.position]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_a_listener_comes_back(
+    producer, client: Client, jetstream: JetStream, namespace: str, seed: int
+):
+    """To a place at which it may have been in any of the attempts, stored or not."""
+    random.seed(seed)
+    await Topology(namespace, partitions=1).declare(jetstream)
+    history = a_history()
+    for batch in history:
+        await jetstream.publish(f"{namespace}.event.s.r", msgspec.json.encode(batch))
+    position = f"{random.choice(history).attempt}-{random.randint(0, 12)}"
+    expected = seen([event async for event in client.attach("s", "r", after=position)])
+    async with producer("--attach", "s", "r", position) as attached:
+        assert await attached.end() == (expected, 0)
+
+
+async def test_deltas_that_have_expired_leave_no_hole(
+    producer, client: Client, jetstream: JetStream, namespace: str
+):
+    await Topology(namespace, partitions=1).declare(jetstream)
+    [begin, *_, end] = attempt(1, 1, 9, ends=True, size=1)
+    end = replace(end, events=(replace(end.events[0], first=2),))
+    for batch in (begin, end):
+        await jetstream.publish(f"{namespace}.event.s.r", msgspec.json.encode(batch))
+    async with producer("--attach", "s", "r") as attached:
+        events, code = await attached.end()
+    assert ([event["seq"] for event in events], code) == ([1, 10], 0)
+
+
+async def test_what_was_heard_and_never_stored_does_not_hide_what_stands(
+    producer, jetstream: JetStream, connection: Connection, namespace: str
+):
+    await Topology(namespace, partitions=1).declare(jetstream)
+    subject = f"{namespace}.event.s.r"
+    first, too_late = attempt(1, 1, 4, ends=True, size=1), attempt(EPOCH, 3, 1, ends=False)
+    async with producer("--attach", "s", "r") as attached:
+        for batch in first[:3]:
+            await jetstream.publish(subject, msgspec.json.encode(batch))
+        heard = [await attached.line() for _ in range(3)]
+        # Heard by the listener, and refused by the stream.
+        headers = {"Nats-Expected-Last-Sequence": "0"}
+        await connection.publish(subject, msgspec.json.encode(too_late[0]), headers=headers)
+        heard.append(await attached.line())
+        for batch in first[3:]:
+            await jetstream.publish(subject, msgspec.json.encode(batch))
+        rest, code = await attached.end()
+    assert code == 0
+    assert latest(heard + rest) == seen([event for batch in first for event in batch.events])
+
+
+async def test_no_position(producer):
+    async with producer("--attach", "s", "r", "yesterday") as attached:
+        said, code = await attached.error()
+    assert code == 2
+    assert "yesterday is not a position" in said
 
 
 async def test_a_live_history_with_a_hole(
@@ -116,14 +176,17 @@ async def test_what_makes_no_sense_is_passed_over_and_what_is_new_is_passed_on(
     assert [event["seq"] for event in events] == [1, 2, 3, 4]
 
 
-async def test_a_batch_of_another_version_is_not_guessed_at(producer, jetstream: JetStream, namespace: str):
+@pytest.mark.parametrize("version", [1, 3])
+async def test_a_batch_of_another_version_is_not_guessed_at(
+    producer, jetstream: JetStream, namespace: str, version: int
+):
     await Topology(namespace, partitions=1).declare(jetstream)
-    body = json.dumps({"v": 3, "events": [{"type": "run_completed", "seq": 1}]}).encode()
+    body = json.dumps({"v": version, "events": [{"type": "run_completed", "seq": 1}]}).encode()
     await jetstream.publish(f"{namespace}.event.s.r", body)
     async with producer("--attach", "s", "r") as attached:
         said, code = await attached.error()
     assert code == 2
-    assert "version 3" in said
+    assert f"version {version}" in said
 
 
 def latest(events: list[Any]) -> list[Any]:

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"time"
 
@@ -11,7 +12,9 @@ import (
 )
 
 const (
+	version     = 2
 	gapPatience = 200 * time.Millisecond
+	gapDoubt    = time.Second
 	gapLimit    = 30 * time.Second
 	apiTimeout  = 5 * time.Second
 )
@@ -19,7 +22,26 @@ const (
 var silencePatience = []time.Duration{time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second}
 
 var terminal = map[string]bool{
-	"run_completed": true, "run_failed": true, "run_cancelled": true, "run_suspended": true,
+	"run_completed": true, "run_failed": true, "run_cancelled": true, "run_suspended": true, "run_absorbed": true,
+}
+
+var positions = regexp.MustCompile(`^([0-9]{1,16})-([0-9]{1,16})$`)
+
+// Position is how far a listener came: after the event `seq` of `attempt`.
+type Position struct{ attempt, seq int }
+
+// ParsePosition reads a position such as "1-17"; none is the start.
+func ParsePosition(text string) (Position, error) {
+	if text == "" {
+		return Position{}, nil
+	}
+	match := positions.FindStringSubmatch(text)
+	if match == nil {
+		return Position{}, fmt.Errorf("%s is not a position", text)
+	}
+	attempt, _ := strconv.Atoi(match[1])
+	seq, _ := strconv.Atoi(match[2])
+	return Position{attempt, seq}, nil
 }
 
 // Listener listens to one run: live events, and replay wherever they leave a hole.
@@ -29,16 +51,21 @@ type Listener struct {
 	subject    string
 	behind     bool // something was, or may have been, said that was not heard
 	readUntil  uint64
+	read       map[int]int // attempt → the number up to which it was read from the stream
 	merger     *Merger
+	doubted    *Merger  // the merger before it began anew, until something differs
+	known      Position // what a listener that came this far knows is left out
+	last       int
 	live       chan *nats.Msg
 	reconnects chan struct{}
 }
 
 // Listen begins to listen: call it before the turn is published.
-func Listen(connection *nats.Conn, namespace, subject string, behind bool) (*Listener, error) {
+func Listen(connection *nats.Conn, namespace, subject string, behind bool, after Position) (*Listener, error) {
 	listener := &Listener{
-		connection: connection, stream: namespace + "-EVENTS", subject: subject, behind: behind,
-		merger: NewMerger(), live: make(chan *nats.Msg, 1024), reconnects: make(chan struct{}, 1),
+		connection: connection, stream: namespace + "-EVENTS", subject: subject, behind: behind, known: after,
+		read: map[int]int{}, merger: NewMerger(), live: make(chan *nats.Msg, 1024),
+		reconnects: make(chan struct{}, 1),
 	}
 	connection.SetReconnectHandler(func(*nats.Conn) {
 		select {
@@ -50,38 +77,59 @@ func Listen(connection *nats.Conn, namespace, subject string, behind bool) (*Lis
 	return listener, err
 }
 
+// Position is where the last event that was handed out is.
+func (l *Listener) Position() string {
+	if l.last == 0 {
+		return fmt.Sprintf("%d-%d", l.known.attempt, l.known.seq)
+	}
+	return fmt.Sprintf("%d-%d", l.merger.AttemptOf(l.last), l.last)
+}
+
 // Events calls `hear` with the run's events in order, up to the terminal one, which it returns.
 func (l *Listener) Events(hear func(Event)) (Event, error) {
 	var gapSince time.Time
-	silences := 0
+	silences, isDoubtful := 0, false
 	for {
 		if l.merger.mustReread {
-			l.merger.mustReread, l.behind, l.readUntil = false, true, 0
+			l.merger.mustReread = false
+			l.readAll()
 		}
 		if l.behind {
 			l.behind = false
-			for _, data := range l.replay() {
-				if last, err := l.add(data, hear); last != nil || err != nil {
+			for _, batch := range l.replay() {
+				if last, err := l.add(batch, hear); last != nil || err != nil {
 					return value(last), err
 				}
 			}
-			if l.merger.mustReread {
+			if last := l.handOut(l.merger.Skip(l.read), hear); last != nil {
+				return *last, nil
+			}
+			if silences > 0 && l.merger.HasUnread(l.read) {
+				l.beginAnew()
+			}
+			if l.behind || l.merger.mustReread {
 				continue
 			}
 		}
 		patience := silencePatience[min(silences, len(silencePatience)-1)]
 		if !l.merger.HasGap() {
-			gapSince = time.Time{}
+			gapSince, isDoubtful = time.Time{}, false
 		} else if patience = gapPatience; gapSince.IsZero() {
 			gapSince = time.Now()
 		} else if time.Since(gapSince) > gapLimit {
 			return Event{}, errors.New("events are missing from the stream: they have expired")
+		} else if time.Since(gapSince) > gapDoubt && !isDoubtful {
+			isDoubtful = true
+			l.beginAnew()
+			continue
 		}
 		select {
 		case message := <-l.live:
 			silences = 0
-			if last, err := l.add(message.Data, hear); last != nil || err != nil {
-				return value(last), err
+			if batch := parsed(message.Data); batch != nil {
+				if last, err := l.add(*batch, hear); last != nil || err != nil {
+					return value(last), err
+				}
 			}
 		case <-l.reconnects: // the connection was away: something may have been missed
 			l.behind = true
@@ -99,29 +147,71 @@ func value(event *Event) Event {
 	return *event
 }
 
-// Returns the terminal event once it is due.
-func (l *Listener) add(data []byte, hear func(Event)) (*Event, error) {
-	batch := Batch{Version: 2, Attempt: 1, Since: 1}
-	if err := json.Unmarshal(data, &batch); err != nil {
-		return nil, nil // no event batch at all
+// Nil for what is no event batch at all.
+func parsed(data []byte) *Batch {
+	batch := Batch{Version: version, Attempt: 1, Since: 1}
+	if json.Unmarshal(data, &batch) != nil {
+		return nil
 	}
-	if batch.Version != 2 {
-		return nil, fmt.Errorf("event batch of version %d: upgrade this client", batch.Version)
-	}
-	for _, event := range l.merger.Add(batch) {
-		hear(event)
-		if terminal[event.Type] {
-			return &event, nil
-		}
-	}
-	return nil, nil
+	return &batch
 }
 
-// What the stream has beyond what was read of it before. A broker that does not answer is asked again later.
-func (l *Listener) replay() (batches [][]byte) {
+// Returns the terminal event once it is due.
+func (l *Listener) add(batch Batch, hear func(Event)) (*Event, error) {
+	if batch.Version != version {
+		return nil, fmt.Errorf("event batch of version %d: upgrade this client", batch.Version)
+	}
+	return l.handOut(l.merger.Add(batch), hear), nil
+}
+
+func (l *Listener) handOut(due []Event, hear func(Event)) *Event {
+	for _, event := range l.news(due) {
+		l.last = event.Seq
+		hear(event)
+	}
+	if len(due) > 0 && terminal[due[len(due)-1].Type] {
+		return &due[len(due)-1]
+	}
+	return nil
+}
+
+// Leaves out what is known: up to a position, or from before the listener began anew.
+func (l *Listener) news(due []Event) []Event {
+	if l.doubted != nil {
+		for len(due) > 0 && l.doubted.AttemptOf(due[0].Seq) == l.merger.AttemptOf(due[0].Seq) {
+			due = due[1:]
+		}
+		if len(due) > 0 {
+			l.doubted = nil
+		}
+	}
+	if l.known != (Position{}) {
+		for len(due) > 0 && due[0].Seq <= l.known.seq && l.merger.AttemptOf(due[0].Seq) <= l.known.attempt {
+			due = due[1:]
+		}
+		if len(due) > 0 {
+			l.known = Position{}
+		}
+	}
+	return due
+}
+
+// By what is stored alone: what is heard and never stored may have made void what stands.
+func (l *Listener) beginAnew() {
+	if l.doubted == nil {
+		l.doubted = l.merger
+	}
+	l.merger = NewMerger()
+	l.readAll()
+}
+
+func (l *Listener) readAll() { l.behind, l.readUntil = true, 0 }
+
+// What the stream has beyond what was read of it before.
+func (l *Listener) replay() (batches []Batch) {
 	for more := true; more; {
 		request, _ := json.Marshal(map[string]any{
-			"seq": l.readUntil + 1, "batch": 1000, "next_by_subj": l.subject,
+			"seq": l.readUntil + 1, "batch": 1000, "max_bytes": 4 << 20, "next_by_subj": l.subject,
 		})
 		inbox := l.connection.NewInbox()
 		replies, err := l.connection.SubscribeSync(inbox)
@@ -130,20 +220,22 @@ func (l *Listener) replay() (batches [][]byte) {
 		}
 		for {
 			message, err := replies.NextMsg(apiTimeout)
-			status := ""
-			if err == nil {
-				status = message.Header.Get("Status")
-			}
-			if err != nil || status != "" {
-				pending := 0
-				if status == "204" { // the end of this page; 404: nothing there; 503: nobody answers
-					pending, _ = strconv.Atoi(message.Header.Get("Nats-Num-Pending"))
-				}
-				more = pending > 0
+			if err != nil { // a broker that does not answer is asked again after the next silence
+				more = false
 				break
 			}
-			l.readUntil, _ = strconv.ParseUint(message.Header.Get("Nats-Sequence"), 10, 64)
-			batches = append(batches, message.Data)
+			sequence, err := strconv.ParseUint(message.Header.Get("Nats-Sequence"), 10, 64)
+			if err != nil { // a status: 204 is the end of this page, 404 nothing there, 408 and 503 not now
+				pending, _ := strconv.Atoi(message.Header.Get("Nats-Num-Pending"))
+				more = message.Header.Get("Status") == "204" && pending > 0
+				break
+			}
+			l.readUntil = sequence
+			if batch := parsed(message.Data); batch != nil && len(batch.Events) > 0 {
+				last := batch.Events[len(batch.Events)-1].Seq
+				l.read[batch.Attempt] = max(l.read[batch.Attempt], last)
+				batches = append(batches, *batch)
+			}
 		}
 		_ = replies.Unsubscribe()
 	}

@@ -1,14 +1,8 @@
-// A producer without a line of Python: it speaks docs/protocol.md.
-//
-//	producer SESSION TEXT [RUN_ID]          submits a turn and prints its events, one JSON line each
-//	producer --attach SESSION RUN_ID        prints a run's events, from the first one on
-//	producer --cancel SESSION RUN_ID [WHY]  ends a run
-//
-// The environment: NATS_URL, NATS_USER, NATS_PASSWORD, ATTO_NAMESPACE, ATTO_INBOX_PREFIX.
-// Exit codes: 0 completed, 1 failed, 2 wrong use or no broker, 3 cancelled, 75 the session's backlog is full.
+// A producer without a line of Python: it speaks docs/protocol.md. How it is used: ../README.md.
 package main
 
 import (
+	"bufio"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -22,15 +16,24 @@ import (
 
 const (
 	patience    = 15 * time.Second // for which a turn is offered to a broker that does not answer
+	ackPatience = 2 * time.Second
 	backlogFull = 75
-	usage       = "usage: producer [--attach | --cancel] SESSION TEXT | RUN_ID"
+	usage       = `usage: producer SESSION TEXT [RUN_ID]
+       producer --answer SESSION ROOT WAIT ANSWER [RUN_ID]
+       producer --attach SESSION RUN_ID [POSITION]
+       producer --cancel SESSION RUN_ID [WHY]
+       producer --merge`
 )
 
 var (
 	errUsage       = errors.New(usage)
 	errBacklogFull = errors.New(
 		"backlog full: the session has as many unfinished turns as it may: wait until one has ended")
-	exit      = map[string]int{"run_completed": 0, "run_failed": 1, "run_suspended": 1, "run_cancelled": 3}
+	exit = map[string]int{
+		"run_completed": 0, "run_failed": 1, "run_cancelled": 3, "run_suspended": 4, "run_absorbed": 5,
+	}
+	// A cluster that has no leader now, or is about to take the same message.
+	notNow    = map[int]bool{10008: true, 10009: true, 10118: true, 10119: true, 10158: true}
 	namespace = setting("ATTO_NAMESPACE", "atto")
 )
 
@@ -69,14 +72,14 @@ func newRunID() string {
 }
 
 // Returns once the broker has stored the message. The same `id` may be published again: it is stored once.
-func publish(connection *nats.Conn, subject string, body map[string]string, id string) error {
+func publish(connection *nats.Conn, subject string, body map[string]any, id string) error {
 	message := nats.NewMsg(subject)
 	message.Data, _ = json.Marshal(body)
 	if id != "" {
 		message.Header.Set("Nats-Msg-Id", id)
 	}
 	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
-		reply, err := connection.RequestMsg(message, apiTimeout)
+		reply, err := connection.RequestMsg(message, ackPatience)
 		if err != nil { // whether the turn was taken is unknown, so it is offered again
 			if time.Now().After(deadline) {
 				return err
@@ -95,34 +98,42 @@ func publish(connection *nats.Conn, subject string, body map[string]string, id s
 		if answer.Error.Code == 10077 && strings.Contains(answer.Error.Description, "per subject") {
 			return errBacklogFull
 		}
+		if notNow[answer.Error.Code] && time.Now().Before(deadline) {
+			continue
+		}
 		return errors.New(answer.Error.Description)
 	}
 }
 
-func listen(connection *nats.Conn, session, run string, behind bool) (*Listener, error) {
-	return Listen(connection, namespace, namespace+".event."+token(session)+"."+token(run), behind)
+func listen(connection *nats.Conn, session, run string, behind bool, after Position) (*Listener, error) {
+	return Listen(connection, namespace, namespace+".event."+token(session)+"."+token(run), behind, after)
 }
 
-func submit(connection *nats.Conn, session, text string, rest []string) (int, error) {
+// Publishes a turn or an answer, and shows the events of its run.
+func submit(connection *nats.Conn, kind, session string, body map[string]any, rest []string) (int, error) {
 	run := newRunID()
 	if len(rest) > 0 {
 		run = rest[0]
 	}
 	fmt.Fprintln(os.Stderr, "run", run)
 	// Heard from the start; only a run that may have begun before has something to replay.
-	listener, err := listen(connection, session, run, len(rest) > 0)
+	listener, err := listen(connection, session, run, len(rest) > 0, Position{})
 	if err != nil {
 		return 2, err
 	}
-	turn := map[string]string{"input": text, "run_id": run}
-	id := token(session) + "." + token(run)
-	if err := publish(connection, namespace+".turn."+token(session), turn, id); err != nil {
+	// Nobody else can know the id, so nobody can take it first; it stays the same however often it is offered.
+	var salt [8]byte
+	_, _ = rand.Read(salt[:])
+	id := fmt.Sprintf("%s.%s.%x", token(session), token(run), salt)
+	body["v"], body["run_id"] = version, run
+	if err := publish(connection, namespace+"."+kind+"."+token(session), body, id); err != nil {
 		return 2, err
 	}
 	return show(listener)
 }
 
 func show(listener *Listener) (int, error) {
+	defer func() { fmt.Fprintln(os.Stderr, "position", listener.Position()) }()
 	last, err := listener.Events(func(event Event) { fmt.Println(string(event.JSON)) })
 	if err != nil {
 		return 2, err
@@ -135,7 +146,11 @@ func produce(words []string) (int, error) {
 	if len(words) > 0 && strings.HasPrefix(words[0], "--") {
 		flag, words = words[0], words[1:]
 	}
-	if len(words) < 2 {
+	if flag == "--merge" {
+		return 0, merge()
+	}
+	needed := map[string]int{"--run": 2, "--attach": 2, "--cancel": 2, "--answer": 4}[flag]
+	if needed == 0 || len(words) < needed {
 		return 2, errUsage
 	}
 	connection, err := nats.Connect(
@@ -151,18 +166,60 @@ func produce(words []string) (int, error) {
 	session, rest := words[0], words[2:]
 	switch flag {
 	case "--run":
-		return submit(connection, session, words[1], rest)
+		return submit(connection, "turn", session, map[string]any{"input": words[1]}, rest)
+	case "--answer":
+		answers := map[string]any{words[2]: json.RawMessage(words[3])}
+		resume := map[string]any{"run_id": words[1], "answers": answers}
+		return submit(connection, "answer", session, map[string]any{"resume": resume}, words[4:])
 	case "--attach":
-		listener, err := listen(connection, session, words[1], true)
+		after, err := ParsePosition(strings.Join(rest, " "))
+		if err != nil {
+			return 2, err
+		}
+		listener, err := listen(connection, session, words[1], true, after)
 		if err != nil {
 			return 2, err
 		}
 		return show(listener)
-	case "--cancel":
-		reason := map[string]string{"reason": strings.Join(rest, " ")}
+	default:
+		reason := map[string]any{"v": version, "reason": strings.Join(rest, " ")}
 		return 0, publish(connection, namespace+".cancel."+token(session)+"."+token(words[1]), reason, "")
 	}
-	return 2, errUsage
+}
+
+// For the tests: merges what comes on standard input, and says after each line what is due and which text stands.
+func merge() error {
+	merger, transcript := NewMerger(), &Transcript{}
+	lines := bufio.NewScanner(os.Stdin)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var happens struct {
+			Begin bool        `json:"begin"`
+			Skip  map[int]int `json:"skip"`
+		}
+		if err := json.Unmarshal(lines.Bytes(), &happens); err != nil {
+			return err
+		}
+		var events []Event
+		switch {
+		case happens.Begin:
+			merger, transcript = NewMerger(), &Transcript{}
+		case happens.Skip != nil:
+			events = merger.Skip(happens.Skip)
+		default:
+			events = merger.Add(*parsed(lines.Bytes()))
+		}
+		due := []string{}
+		for _, event := range events {
+			transcript.Add(event)
+			due = append(due, fmt.Sprintf("%d-%d", merger.AttemptOf(event.Seq), event.Seq))
+		}
+		says := map[string]any{"due": due, "gap": merger.HasGap(), "reread": merger.mustReread, "text": transcript.Text()}
+		merger.mustReread = false
+		line, _ := json.Marshal(says)
+		fmt.Println(string(line))
+	}
+	return lines.Err()
 }
 
 func main() {

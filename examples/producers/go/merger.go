@@ -1,24 +1,62 @@
 package main
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"math"
+)
 
-// Event is an event as it came, and what the merger and the listener need to know of it.
+// Event is an event as it came, and what the merger, the transcript and the listener need to know of it.
 type Event struct {
-	Seq  int
-	Type string
-	JSON json.RawMessage
+	Seq     int     `json:"seq"`
+	First   int     `json:"first"` // 0: its own number
+	Type    string  `json:"type"`
+	Path    string  `json:"path"`
+	Step    int     `json:"step"`
+	Text    string  `json:"text"`
+	Speaks  bool    `json:"speaks"`
+	Message message `json:"message"`
+	JSON    json.RawMessage
 }
 
-func (event *Event) UnmarshalJSON(data []byte) error {
-	var head struct {
-		Seq  int    `json:"seq"`
+type message struct {
+	Content []struct {
 		Type string `json:"type"`
+		Text string `json:"text"`
+	} `json:"content"`
+}
+
+func (m message) text() (text string) {
+	for _, part := range m.Content {
+		if part.Type == "text" {
+			text += part.Text
+		}
 	}
-	if err := json.Unmarshal(data, &head); err != nil {
+	return text
+}
+
+// UnmarshalJSON leaves out what is not as expected: fields of an event of an unknown type may be of any kind.
+func (event *Event) UnmarshalJSON(data []byte) error {
+	type head struct {
+		Seq   int    `json:"seq"`
+		First int    `json:"first"`
+		Type  string `json:"type"`
+	}
+	var known head
+	if err := json.Unmarshal(data, &known); err != nil {
 		return err
 	}
-	event.Seq, event.Type, event.JSON = head.Seq, head.Type, append(json.RawMessage(nil), data...)
+	type plain Event
+	var whole plain
+	if json.Unmarshal(data, &whole) != nil {
+		whole = plain{Seq: known.Seq, First: known.First, Type: known.Type}
+	}
+	*event = Event(whole)
+	event.JSON = append(json.RawMessage(nil), data...)
 	return nil
+}
+
+func (event Event) isDelta() bool {
+	return event.Type == "text_delta" || event.Type == "reasoning_delta"
 }
 
 // Batch is one message on an event subject.
@@ -51,6 +89,26 @@ func NewMerger() *Merger {
 	return &Merger{next: 1, since: map[int]int{}, early: map[int]held{}}
 }
 
+// HasUnread tells whether an attempt was heard of that was not read from the stream.
+func (m *Merger) HasUnread(read map[int]int) bool {
+	for attempt := range m.since {
+		if _, there := read[attempt]; !there {
+			return true
+		}
+	}
+	return false
+}
+
+// AttemptOf is the attempt whose event was handed out under this number; 0 if there was none.
+func (m *Merger) AttemptOf(seq int) int {
+	for at := len(m.said) - 1; at >= 0 && seq < m.next; at-- {
+		if m.said[at].first <= seq {
+			return m.said[at].attempt
+		}
+	}
+	return 0
+}
+
 // HasGap tells whether an event is missing although a later one is here.
 func (m *Merger) HasGap() bool { return len(m.early) > 0 }
 
@@ -67,6 +125,35 @@ func (m *Merger) Add(batch Batch) (due []Event) {
 			m.early[event.Seq] = held{batch.Attempt, event}
 		}
 	}
+	return m.handOut()
+}
+
+// Skip passes over missing deltas: the stream was read to its end, each attempt up to the number in `read`. It returns
+// the events that are due then.
+func (m *Merger) Skip(read map[int]int) (due []Event) {
+	for m.isCovered(read) {
+		first := math.MaxInt
+		for seq := range m.early {
+			first = min(first, seq)
+		}
+		m.next = first
+		due = append(due, m.handOut()...)
+	}
+	return due
+}
+
+// Whether a record that was read from the stream says that only deltas are missing.
+func (m *Merger) isCovered(read map[int]int) bool {
+	for seq, entry := range m.early {
+		first := entry.event.First
+		if !entry.event.isDelta() && first > 0 && first <= m.next && seq <= read[entry.attempt] {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *Merger) handOut() (due []Event) {
 	for {
 		entry, there := m.early[m.next]
 		if !there {

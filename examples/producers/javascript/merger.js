@@ -1,15 +1,28 @@
 // One run's event batches, in whatever order and however often they come, as the one sequence they are.
 // The rules: docs/protocol.md, "Merging".
 
+const DELTAS = new Set(["text_delta", "reasoning_delta"]);
+
 export class Merger {
   next = 1; // the number of the event that is due
   mustReread = false; // set when all of the run's batches have to be added once more
-  #since = new Map(); // attempt → the number from which it speaks
+  #since = new Map(); // attempt → the number of its first event
   #early = new Map(); // number → { attempt, event }: not yet due
-  #said = []; // who said what was handed out: { first, attempt }, by number
+  #said = []; // which attempt said what was handed out: { first, attempt }, by number
 
   get hasGap() {
     return this.#early.size > 0;
+  }
+
+  // The attempts that were heard of.
+  get attempts() {
+    return [...this.#since.keys()];
+  }
+
+  // The attempt whose event was handed out under this number; 0 if there was none.
+  attemptOf(seq) {
+    if (seq >= this.next) return 0;
+    return this.#said.findLast(({ first }) => first <= seq)?.attempt ?? 0;
   }
 
   // The events that `batch` makes due.
@@ -22,6 +35,26 @@ export class Merger {
       const held = this.#early.get(event.seq);
       if (!held || held.attempt < attempt) this.#early.set(event.seq, { attempt, event });
     }
+    return this.#handOut();
+  }
+
+  // The stream was read to its end, each attempt up to the number in `read`: the events that are due once missing
+  // deltas are passed over.
+  skip(read) {
+    const due = [];
+    while ([...this.#early].some(([seq, held]) => this.#covers(seq, held, read))) {
+      this.next = Math.min(...this.#early.keys());
+      due.push(...this.#handOut());
+    }
+    return due;
+  }
+
+  // Whether the record `event`, which was read from the stream, says that only deltas are missing.
+  #covers(seq, { attempt, event }, read) {
+    return !DELTAS.has(event.type) && (event.first ?? seq) <= this.next && seq <= (read.get(attempt) ?? 0);
+  }
+
+  #handOut() {
     const due = [];
     for (let held; (held = this.#early.get(this.next)); this.next++) {
       this.#early.delete(this.next);

@@ -1,21 +1,24 @@
-// A producer without a line of Python: it speaks docs/protocol.md.
-//
-//   node producer.js SESSION TEXT [RUN_ID]          submits a turn and prints its events, one JSON line each
-//   node producer.js --attach SESSION RUN_ID        prints a run's events, from the first one on
-//   node producer.js --cancel SESSION RUN_ID [WHY]  ends a run
-//
-// The environment: NATS_URL, NATS_USER, NATS_PASSWORD, ATTO_NAMESPACE, ATTO_INBOX_PREFIX.
-// Exit codes: 0 completed, 1 failed, 2 wrong use or no broker, 3 cancelled, 75 the session's backlog is full.
+// A producer without a line of Python: it speaks docs/protocol.md. How it is used: ../README.md.
 
 import { randomBytes } from "node:crypto";
+import { createInterface } from "node:readline";
 import { connect, headers } from "@nats-io/transport-node";
-import { Listener } from "./listener.js";
+import { Listener, parsedPosition, VERSION } from "./listener.js";
+import { Merger } from "./merger.js";
+import { Transcript } from "./transcript.js";
 
 const NAMESPACE = process.env.ATTO_NAMESPACE ?? "atto";
 const INBOX = process.env.ATTO_INBOX_PREFIX ?? "_INBOX";
-const EXIT = { run_completed: 0, run_failed: 1, run_suspended: 1, run_cancelled: 3 };
+const EXIT = { run_completed: 0, run_failed: 1, run_cancelled: 3, run_suspended: 4, run_absorbed: 5 };
 const BACKLOG_FULL = 75;
 const PATIENCE = 15000; // milliseconds for which a turn is offered to a broker that does not answer
+const ACK_PATIENCE = 2000;
+const NOT_NOW = new Set([10008, 10009, 10118, 10119, 10158]); // a cluster without a leader, or about to take it
+const USAGE = `usage: producer SESSION TEXT [RUN_ID]
+       producer --answer SESSION ROOT WAIT ANSWER [RUN_ID]
+       producer --attach SESSION RUN_ID [POSITION]
+       producer --cancel SESSION RUN_ID [WHY]
+       producer --merge`;
 
 class BacklogFull extends Error {}
 
@@ -46,13 +49,14 @@ async function publish(connection, subject, body, id) {
   const deadline = Date.now() + PATIENCE;
   for (;;) {
     try {
-      const reply = await connection.request(subject, JSON.stringify(body), { headers: head, timeout: 5000 });
+      const options = { headers: head, timeout: ACK_PATIENCE };
+      const reply = await connection.request(subject, JSON.stringify(body), options);
       const { error } = reply.json();
       if (!error) return;
       if (error.err_code === 10077 && error.description.includes("per subject")) {
         throw new BacklogFull("the session has as many unfinished turns as it may: wait until one has ended");
       }
-      throw Object.assign(new Error(error.description), { refused: true });
+      throw Object.assign(new Error(error.description), { refused: !NOT_NOW.has(error.err_code) });
     } catch (error) {
       // No answer, or nobody there to give one: whether the turn was taken is unknown, so it is offered again.
       if (error instanceof BacklogFull || error.refused || Date.now() > deadline) throw error;
@@ -61,13 +65,15 @@ async function publish(connection, subject, body, id) {
   }
 }
 
-async function run(connection, [session, text, runId]) {
+// Publishes a turn or an answer, and prints the events of its run.
+async function submit(connection, kind, session, body, runId) {
   const run = runId ?? newRunId();
   console.error(`run ${run}`);
-  const id = `${token(session)}.${token(run)}`;
+  // Nobody else can know the id, so nobody can take it first; it stays the same however often it is offered.
+  const id = `${token(session)}.${token(run)}.${randomBytes(8).toString("hex")}`;
   // Heard from the start; only a run that may have begun before has something to replay.
   const listener = listen(connection, session, run, { behind: runId !== undefined });
-  await publish(connection, `${NAMESPACE}.turn.${token(session)}`, { input: text, run_id: run }, id);
+  await publish(connection, `${NAMESPACE}.${kind}.${token(session)}`, { v: VERSION, run_id: run, ...body }, id);
   return print(listener);
 }
 
@@ -81,20 +87,64 @@ function listen(connection, session, run, options) {
 }
 
 async function print(listener) {
-  let last;
-  for await (last of listener.events()) console.log(JSON.stringify(last));
-  return EXIT[last.type];
+  try {
+    for await (const event of listener.events()) console.log(JSON.stringify(event));
+  } finally {
+    console.error(`position ${listener.position}`);
+  }
+  return EXIT[listener.terminal.type];
 }
 
-async function cancel(connection, [session, run, reason = ""]) {
-  await publish(connection, `${NAMESPACE}.cancel.${token(session)}.${token(run)}`, { reason });
+const ACTIONS = {
+  "--run": {
+    words: 2,
+    act: (connection, [session, text, run]) => submit(connection, "turn", session, { input: text }, run),
+  },
+  "--answer": {
+    words: 4,
+    act: (connection, [session, root, wait, answer, run]) => {
+      const resume = { run_id: root, answers: { [wait]: JSON.parse(answer) } };
+      return submit(connection, "answer", session, { resume }, run);
+    },
+  },
+  "--attach": {
+    words: 2,
+    act: (connection, [session, run, after]) =>
+      print(listen(connection, session, run, { behind: true, after: parsedPosition(after) })),
+  },
+  "--cancel": {
+    words: 2,
+    act: async (connection, [session, run, ...reason]) => {
+      const subject = `${NAMESPACE}.cancel.${token(session)}.${token(run)}`;
+      await publish(connection, subject, { v: VERSION, reason: reason.join(" ") });
+      return 0;
+    },
+  },
+};
+
+// For the tests: merges what comes on standard input, and says after each line what is due and which text stands.
+async function merge() {
+  let merger, transcript;
+  for await (const line of createInterface({ input: process.stdin })) {
+    const { begin, skip, ...batch } = JSON.parse(line);
+    if (begin) [merger, transcript] = [new Merger(), new Transcript()];
+    const read = new Map(Object.entries(skip ?? {}).map(([attempt, seq]) => [Number(attempt), seq]));
+    const events = begin ? [] : skip ? merger.skip(read) : merger.add(batch);
+    for (const event of events) transcript.add(event);
+    const due = events.map(({ seq }) => `${merger.attemptOf(seq)}-${seq}`);
+    const { hasGap: gap, mustReread: reread } = merger;
+    merger.mustReread = false;
+    console.log(JSON.stringify({ due, gap, reread, text: transcript.text }));
+  }
   return 0;
 }
 
 async function main(words) {
   const flag = words[0]?.startsWith("--") ? words.shift() : "--run";
-  if (words.length < 2 || !["--run", "--attach", "--cancel"].includes(flag)) {
-    console.error("usage: producer [--attach | --cancel] SESSION TEXT | RUN_ID");
+  if (flag === "--merge") return merge();
+  const action = ACTIONS[flag];
+  if (!action || words.length < action.words) {
+    console.error(USAGE);
     return 2;
   }
   const connection = await connect({
@@ -107,9 +157,7 @@ async function main(words) {
     reconnectTimeWait: 250,
   });
   try {
-    if (flag === "--cancel") return await cancel(connection, words);
-    if (flag === "--run") return await run(connection, words);
-    return await print(listen(connection, words[0], words[1], { behind: true }));
+    return await action.act(connection, words);
   } finally {
     await connection.close();
   }

@@ -1,13 +1,6 @@
 #!/usr/bin/env bash
 # A producer in plain bash (4.4 or newer) and jq, without a NATS client: it speaks the text protocol of NATS
-# (https://docs.nats.io/reference/reference-protocols/nats-protocol) and docs/protocol.md.
-#
-#   producer.sh SESSION TEXT [RUN_ID]          submits a turn and prints its events, one JSON line each
-#   producer.sh --attach SESSION RUN_ID        prints a run's events, from the first one on
-#   producer.sh --cancel SESSION RUN_ID [WHY]  ends a run
-#
-# The environment: NATS_URL, NATS_USER, NATS_PASSWORD, ATTO_NAMESPACE, ATTO_INBOX_PREFIX.
-# Exit codes: 0 completed, 1 failed, 2 wrong use or no broker, 3 cancelled, 75 the session's backlog is full.
+# (https://docs.nats.io/reference/reference-protocols/nats-protocol) and docs/protocol.md. How it is used: ../README.md.
 set -euo pipefail
 export LC_ALL=C # lengths are bytes
 
@@ -100,13 +93,14 @@ store() { # SUBJECT BODY [ID]
   local deadline=$((SECONDS + 15)) problem
   while ((SECONDS < deadline)); do
     publish "$1" "$inbox.ack" "$2" "${3:+Nats-Msg-Id: $3$'\r\n'}"
-    while receive 5; do
+    while receive 2; do
       case $subject in
       "$inbox.ack")
         [ -n "$body" ] || break # nobody there to take it: it is offered again
         problem=$(jq -r '.error // empty | "\(.err_code) \(.description)"' <<<"$body")
         case $problem in
         "") return ;;
+        10008\ * | 10009\ * | 10118\ * | 10119\ * | 10158\ *) break ;; # no leader now, or about to take it
         "10077 "*"per subject"*)
           fail 75 "backlog full: the session has as many unfinished turns as it may: wait until one has ended"
           ;;
@@ -129,7 +123,9 @@ merge() { # BATCH
   while IFS= read -r line <&"${merger[0]}"; do
     case $line in
     '{"listener":'*)
-      read -r gap reread ended < <(jq -r '.listener | "\(.gap) \(.reread) \(.ended)"' <<<"$line")
+      read -r gap reread ended position unread < <(
+        jq -r '.listener | "\(.gap) \(.reread) \(.ended) \(.position) \(.unread)"' <<<"$line"
+      )
       return
       ;;
     *) echo "$line" ;;
@@ -139,54 +135,90 @@ merge() { # BATCH
 }
 
 replay() { # SUBJECT: what the stream has beyond what was read of it before
-  local more=true status
+  local more=true status sequence
   while [ $more = true ]; do
     more=false
     publish "\$JS.API.DIRECT.GET.$namespace-EVENTS" "$inbox.replay" \
-      "{\"seq\":$((read_until + 1)),\"batch\":1000,\"next_by_subj\":\"$1\"}"
+      "{\"seq\":$((read_until + 1)),\"batch\":1000,\"max_bytes\":4194304,\"next_by_subj\":\"$1\"}"
     while receive 5; do
-      if [ "$subject" != "$inbox.replay" ] && [ -z "$(header Nats-Subject)" ]; then
+      sequence=$(header Nats-Sequence)
+      if [ "$subject" != "$inbox.replay" ] && [ -z "$sequence" ]; then
         heard+=("$body")
         continue
       fi
-      status=${headers%%$'\r'*}
+      if [ -n "$sequence" ]; then
+        read_until=$sequence
+        replayed+=("$body")
+        continue
+      fi
+      status=${headers%%$'\r'*} # 204: the end of this page; 404: nothing there; 408, 503: not now
       case ${status#NATS/1.0} in
-      "") read_until=$(header Nats-Sequence) && replayed+=("$body") ;;
-      " 204"*) (($(header Nats-Num-Pending) == 0)) || more=true && break ;;
-      *) break ;; # 404: nothing there; 503: nobody answers
+      " 204"*) (($(header Nats-Num-Pending) == 0)) || more=true ;;
       esac
+      break
     done
   done
 }
 
+begin_anew() { # by what is stored alone: what is heard and never stored may have made void what stands
+  merge '{"anew":true}'
+  reread=true
+}
+
+# How far each attempt was read from the stream, by the batches in `replayed` and by `read` before.
+note_read() {
+  read=$(printf '%s\n' "$read" ${replayed[@]+"${replayed[@]}"} | jq -Rcn '[inputs | fromjson?] | .[0] as $read
+    | reduce (.[1:][] | select(type == "object" and (.events | type == "array") and .events != [])) as $batch ($read;
+        ($batch.attempt // 1 | tostring) as $attempt
+        | .[$attempt] = ([.[$attempt], $batch.events[-1].seq] | max))')
+}
+
 # Prints the run's events in order, up to the terminal one, whose exit code is the script's.
-listen() { # SUBJECT BEHIND
-  local behind=$2 gap=false reread=false ended=null patience silences=0 gap_since=0 batch
-  local read_until=0 patiences=(1 2 5 10) replayed=()
-  coproc merger { jq -cn --unbuffered -f "$here/merger.jq"; }
+listen() { # SUBJECT BEHIND [POSITION]
+  local behind=$2 after=null gap=false reread=false ended=null unread=false doubtful=false
+  local patience silences=0 gap_since=0 line
+  local read_until=0 read='{}' patiences=(1 2 5 10) replayed=() lines=()
+  position=${3-0-0}
+  [[ $position =~ ^[0-9]{1,16}-[0-9]{1,16}$ ]] || fail 2 "error: $position is not a position"
+  if [ "$position" != 0-0 ]; then after="{\"attempt\":${position%-*},\"seq\":${position#*-}}"; fi
+  coproc merger { jq -cn --unbuffered --argjson after "$after" -f "$here/merger.jq"; }
+  trap 'echo "position $position" >&2' EXIT
   while true; do
     if [ $reread = true ]; then behind=true read_until=0; fi
-    if [ $behind = true ]; then replay "$1"; fi
-    behind=false reread=false
-    for batch in ${replayed[@]+"${replayed[@]}"} ${heard[@]+"${heard[@]}"}; do
+    lines=()
+    if [ $behind = true ]; then
+      replay "$1"
+      note_read
+      lines=(${replayed[@]+"${replayed[@]}"} "{\"skip\":$read}")
+    fi
+    lines+=(${heard[@]+"${heard[@]}"})
+    behind=false reread=false replayed=() heard=()
+    for line in ${lines[@]+"${lines[@]}"}; do
       again=$reread
-      merge "$batch"
+      merge "$line"
       if [ "$again" = true ]; then reread=true; fi
+      case $line in '{"skip":'*) if ((silences)) && [ $unread = true ]; then begin_anew; fi ;; esac
       case $ended in
       null) ;;
       run_completed) exit 0 ;;
       run_cancelled) exit 3 ;;
+      run_suspended) exit 4 ;;
+      run_absorbed) exit 5 ;;
       *) exit 1 ;;
       esac
     done
-    replayed=() heard=()
     if [ $reread = true ]; then continue; fi
     if [ $gap = true ]; then
       ((gap_since)) || gap_since=$SECONDS
       ((SECONDS - gap_since <= 30)) || fail 2 "error: events are missing from the stream: they have expired"
+      if ((SECONDS - gap_since > 1)) && [ $doubtful = false ]; then
+        doubtful=true
+        begin_anew
+        continue
+      fi
       patience=0.2
     else
-      gap_since=0 patience=${patiences[silences > 3 ? 3 : silences]}
+      gap_since=0 doubtful=false patience=${patiences[silences > 3 ? 3 : silences]}
     fi
     if receive "$patience"; then
       silences=0
@@ -197,27 +229,52 @@ listen() { # SUBJECT BEHIND
   done
 }
 
-flag=--run
-case ${1-} in --*) flag=$1 && shift ;; esac
-case $flag in --run | --attach | --cancel) ;; *) set -- ;; esac
-[ $# -ge 2 ] || fail 2 "usage: producer.sh [--attach | --cancel] SESSION TEXT | RUN_ID"
-session=$(token "$1") heard=()
-connect
-case $flag in
---cancel)
-  store "$namespace.cancel.$session.$(token "$2")" "$(jq -nc --arg reason "${*:3}" '{$reason}')"
-  ;;
---attach)
-  send "SUB $namespace.event.$session.$(token "$2") 2"
-  listen "$namespace.event.$session.$(token "$2")" true
-  ;;
---run)
-  run=${3-$(new_run_id)}
+# Publishes a turn or an answer, and prints the events of its run.
+submit() { # KIND FIELDS [RUN_ID]
+  local run=${3-$(new_run_id)} salt body
   echo "run $run" >&2
   # Heard from the start; only a run that may have begun before has something to replay.
   send "SUB $namespace.event.$session.$(token "$run") 2"
-  store "$namespace.turn.$session" \
-    "$(jq -nc --arg input "$2" --arg run_id "$run" '{$input, $run_id}')" "$session.$(token "$run")"
+  # Nobody else can know the id, so nobody can take it first; it stays the same however often it is offered.
+  salt=$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')
+  body=$(jq -nc --argjson fields "$2" --arg run_id "$run" '{v: 2, $run_id} + $fields')
+  store "$namespace.$1.$session" "$body" "$session.$(token "$run").$salt"
   listen "$namespace.event.$session.$(token "$run")" "$([ $# -ge 3 ] && echo true || echo false)"
+}
+
+usage="usage: producer.sh SESSION TEXT [RUN_ID]
+       producer.sh --answer SESSION ROOT WAIT ANSWER [RUN_ID]
+       producer.sh --attach SESSION RUN_ID [POSITION]
+       producer.sh --cancel SESSION RUN_ID [WHY]
+       producer.sh --merge"
+flag=--run needed=2
+case ${1-} in --*) flag=$1 && shift ;; esac
+case $flag in
+--run | --attach | --cancel) ;;
+--answer) needed=4 ;;
+--merge) # for the tests: merges standard input, and says after each line what is due and which text stands
+  jq -cn --argjson after null -f "$here/merger.jq" | jq -c '.listener // empty | {due, gap, reread, text}'
+  exit
+  ;;
+*) fail 2 "$usage" ;;
+esac
+[ $# -ge $needed ] || fail 2 "$usage"
+session=$(token "$1") heard=()
+connect
+case $flag in
+--run)
+  submit turn "$(jq -nc --arg input "$2" '{$input}')" "${@:3:1}"
+  ;;
+--answer)
+  fields=$(jq -nc --arg run_id "$2" --arg wait "$3" --argjson answer "$4" \
+    '{resume: {$run_id, answers: {$wait: $answer}}}')
+  submit answer "$fields" "${@:5:1}"
+  ;;
+--attach)
+  send "SUB $namespace.event.$session.$(token "$2") 2"
+  listen "$namespace.event.$session.$(token "$2")" true "${@:3:1}"
+  ;;
+--cancel)
+  store "$namespace.cancel.$session.$(token "$2")" "$(jq -nc --arg reason "${*:3}" '{v: 2, $reason}')"
   ;;
 esac

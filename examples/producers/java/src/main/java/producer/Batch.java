@@ -9,13 +9,24 @@ import java.util.Set;
 /** One message on an event subject. */
 record Batch(long attempt, int since, List<Event> events) {
 
+  static final int VERSION = 2;
+
   private static final Set<String> TERMINAL =
-      Set.of("run_completed", "run_failed", "run_cancelled", "run_suspended");
+      Set.of("run_completed", "run_failed", "run_cancelled", "run_suspended", "run_absorbed");
+  private static final Set<String> DELTAS = Set.of("text_delta", "reasoning_delta");
 
   /** An event as it came, and what the merger and the listener need to know of it. */
-  record Event(int seq, String type, JsonValue json) {
+  record Event(int seq, int first, String type, JsonValue json) {
     boolean isTerminal() {
       return TERMINAL.contains(type);
+    }
+
+    boolean isDelta() {
+      return DELTAS.contains(type);
+    }
+
+    String path() {
+      return string(json, "path");
     }
   }
 
@@ -27,9 +38,13 @@ record Batch(long attempt, int since, List<Event> events) {
     } catch (JsonParseException error) {
       return null;
     }
-    if (json.map == null) return null;
-    long version = number(json, "v", 2);
-    if (version != 2) {
+    return json.map == null ? null : of(json);
+  }
+
+  /** The same, of what was parsed. */
+  static Batch of(JsonValue json) {
+    long version = number(json, "v", VERSION);
+    if (version != VERSION) {
       throw new IllegalStateException("event batch of version " + version + ": upgrade this client");
     }
     JsonValue events = json.map.get("events");
@@ -37,13 +52,22 @@ record Batch(long attempt, int since, List<Event> events) {
     return new Batch(
         number(json, "attempt", 1), // larger than an int
         (int) number(json, "since", 1),
-        events.array.stream()
-            .map(event -> new Event((int) number(event, "seq", 0), event.map.get("type").string, event))
-            .toList());
+        events.array.stream().map(Batch::event).toList());
   }
 
-  private static long number(JsonValue json, String field, long otherwise) {
+  private static Event event(JsonValue json) {
+    int seq = (int) number(json, "seq", 0);
+    return new Event(seq, (int) number(json, "first", seq), string(json, "type"), json);
+  }
+
+  static long number(JsonValue json, String field, long otherwise) {
     JsonValue value = json.map.get(field);
     return value == null || value.number == null ? otherwise : value.number.longValue();
+  }
+
+  /** Empty if it is missing. */
+  static String string(JsonValue json, String field) {
+    JsonValue value = json.map.get(field);
+    return value == null || value.string == null ? "" : value.string;
   }
 }

@@ -6,7 +6,9 @@ import io.nats.client.Subscription;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
@@ -17,23 +19,32 @@ final class Listener {
 
   private static final long GAP_PATIENCE = 200; // milliseconds
   private static final long[] SILENCE_PATIENCE = {1000, 2000, 5000, 10000};
+  private static final long GAP_DOUBT = 1000;
   private static final long GAP_LIMIT = 30_000;
   private static final byte[] CATCH_UP = {};
 
   private final Connection connection;
   private final String stream;
   private final String subject;
-  private final Merger merger = new Merger();
   private final BlockingQueue<byte[]> live = new LinkedBlockingQueue<>();
+  private final Map<Long, Integer> read = new HashMap<>(); // by attempt: up to which number, in the stream
+  private Merger merger = new Merger();
+  private Merger doubted; // the merger before it began anew, until something differs
+  private Position known;
+  private int last;
   private boolean behind;
   private long readUntil;
 
-  /** Listening begins here: before the turn is published. {@code behind}: read what was said before. */
-  Listener(Connection connection, String namespace, String subject, boolean behind) {
+  /**
+   * Listening begins here: before the turn is published. {@code behind}: read what was said before. {@code after}:
+   * what a listener that came this far knows is left out.
+   */
+  Listener(Connection connection, String namespace, String subject, boolean behind, Position after) {
     this.connection = connection;
     this.stream = namespace + "-EVENTS";
     this.subject = subject;
     this.behind = behind;
+    this.known = after;
     connection.createDispatcher(message -> live.add(message.getData())).subscribe(subject);
     connection.addConnectionListener(
         (changed, event) -> {
@@ -41,27 +52,39 @@ final class Listener {
         });
   }
 
+  /** Where the last event that was handed out is. */
+  Position position() {
+    return last == 0 ? known : new Position(merger.attemptOf(last), last);
+  }
+
   /** Tells {@code hear} the run's events in order, up to the terminal one, which it returns. */
   Batch.Event events(Consumer<Batch.Event> hear) throws InterruptedException {
     long gapSince = 0;
+    boolean isDoubtful = false;
     int silences = 0;
     while (true) {
-      if (merger.takeMustReread()) {
-        behind = true;
-        readUntil = 0;
-      }
+      if (merger.takeMustReread()) readAll();
       if (behind) {
         behind = false;
-        for (byte[] data : replay()) {
-          Batch.Event last = add(data, hear);
-          if (last != null) return last;
+        for (Batch batch : replay()) {
+          Batch.Event terminal = handOut(merger.add(batch), hear);
+          if (terminal != null) return terminal;
         }
-        if (merger.mustReread()) continue;
+        Batch.Event terminal = handOut(merger.skip(read), hear);
+        if (terminal != null) return terminal;
+        if (silences > 0 && !read.keySet().containsAll(merger.attempts())) beginAnew();
+        if (behind || merger.mustReread()) continue;
       }
       long now = System.currentTimeMillis();
       gapSince = !merger.hasGap() ? 0 : gapSince == 0 ? now : gapSince;
+      isDoubtful &= gapSince != 0;
       if (gapSince != 0 && now - gapSince > GAP_LIMIT) {
         throw new IllegalStateException("events are missing from the stream: they have expired");
+      }
+      if (gapSince != 0 && now - gapSince > GAP_DOUBT && !isDoubtful) {
+        isDoubtful = true;
+        beginAnew();
+        continue;
       }
       long patience = gapSince != 0 ? GAP_PATIENCE : SILENCE_PATIENCE[Math.min(silences, 3)];
       byte[] data = live.poll(patience, TimeUnit.MILLISECONDS);
@@ -71,41 +94,79 @@ final class Listener {
         continue;
       }
       silences = 0;
-      Batch.Event last = add(data, hear);
-      if (last != null) return last;
+      Batch batch = Batch.of(data);
+      if (batch == null) continue;
+      Batch.Event terminal = handOut(merger.add(batch), hear);
+      if (terminal != null) return terminal;
     }
   }
 
   /** The terminal event once it is due. */
-  private Batch.Event add(byte[] data, Consumer<Batch.Event> hear) {
-    Batch batch = Batch.of(data);
-    if (batch == null) return null;
-    for (Batch.Event event : merger.add(batch)) {
+  private Batch.Event handOut(List<Batch.Event> due, Consumer<Batch.Event> hear) {
+    for (Batch.Event event : news(due)) {
+      last = event.seq();
       hear.accept(event);
-      if (event.isTerminal()) return event;
     }
-    return null;
+    Batch.Event newest = due.isEmpty() ? null : due.get(due.size() - 1);
+    return newest != null && newest.isTerminal() ? newest : null;
+  }
+
+  /** Leaves out what is known: up to a position, or from before the listener began anew. */
+  private List<Batch.Event> news(List<Batch.Event> due) {
+    int at = 0;
+    if (doubted != null) {
+      while (at < due.size() && doubted.attemptOf(due.get(at).seq()) == merger.attemptOf(due.get(at).seq())) at++;
+      if (at < due.size()) doubted = null;
+    }
+    if (known != Position.START) {
+      while (at < due.size() && isKnown(due.get(at).seq())) at++;
+      if (at < due.size()) known = Position.START;
+    }
+    return due.subList(at, due.size());
+  }
+
+  private boolean isKnown(int seq) {
+    return seq <= known.seq() && merger.attemptOf(seq) <= known.attempt();
+  }
+
+  /** By what is stored alone: what is heard and never stored may have made void what stands. */
+  private void beginAnew() {
+    if (doubted == null) doubted = merger;
+    merger = new Merger();
+    readAll();
+  }
+
+  private void readAll() {
+    behind = true;
+    readUntil = 0;
   }
 
   /** What the stream has beyond what was read of it before. A silent broker is asked again later. */
-  private List<byte[]> replay() throws InterruptedException {
-    List<byte[]> batches = new ArrayList<>();
+  private List<Batch> replay() throws InterruptedException {
+    List<Batch> batches = new ArrayList<>();
     boolean more = true;
     while (more) {
       String request =
-          "{\"seq\":%d,\"batch\":1000,\"next_by_subj\":\"%s\"}".formatted(readUntil + 1, subject);
+          "{\"seq\":%d,\"batch\":1000,\"max_bytes\":4194304,\"next_by_subj\":\"%s\"}"
+              .formatted(readUntil + 1, subject);
       String inbox = connection.createInbox();
       Subscription replies = connection.subscribe(inbox);
       connection.publish("$JS.API.DIRECT.GET." + stream, inbox, request.getBytes(StandardCharsets.UTF_8));
       more = false;
       for (Message message; (message = replies.nextMessage(Duration.ofSeconds(5))) != null; ) {
-        if (message.isStatusMessage()) { // 204: the end of this page; 404: nothing there; 503: nobody answers
+        String sequence = header(message, "Nats-Sequence");
+        if (sequence == null) { // 204: the end of this page; 404: nothing there; 408, 503: not now
           String pending = header(message, "Nats-Num-Pending");
-          more = message.getStatus().getCode() == 204 && pending != null && Long.parseLong(pending) > 0;
+          boolean isEnd = message.isStatusMessage() && message.getStatus().getCode() == 204;
+          more = isEnd && pending != null && Long.parseLong(pending) > 0;
           break;
         }
-        readUntil = Long.parseLong(header(message, "Nats-Sequence"));
-        batches.add(message.getData());
+        readUntil = Long.parseLong(sequence);
+        Batch batch = Batch.of(message.getData());
+        if (batch == null || batch.events().isEmpty()) continue;
+        int newest = batch.events().get(batch.events().size() - 1).seq();
+        read.merge(batch.attempt(), newest, Math::max);
+        batches.add(batch);
       }
       replies.unsubscribe();
     }

@@ -1,9 +1,11 @@
 package producer;
 
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 
 /**
  * One run's event batches, in whatever order and however often they come, as the one sequence they are. The
@@ -15,7 +17,7 @@ final class Merger {
 
   private record Said(int first, long attempt) {}
 
-  private final Map<Long, Integer> since = new HashMap<>(); // attempt → the number from which it speaks
+  private final Map<Long, Integer> since = new HashMap<>(); // attempt → the number of its first event
   private final Map<Integer, Held> early = new HashMap<>(); // by number: not yet due
   private final List<Said> said = new ArrayList<>(); // who said what was handed out, by number
   private int next = 1; // the number of the event that is due
@@ -37,6 +39,39 @@ final class Merger {
     return mustReread;
   }
 
+  /** The attempts that were heard of. */
+  Set<Long> attempts() {
+    return since.keySet();
+  }
+
+  /** The attempt whose event was handed out under this number; 0 if there was none. */
+  long attemptOf(int seq) {
+    for (int at = said.size() - 1; at >= 0 && seq < next; at--) {
+      if (said.get(at).first() <= seq) return said.get(at).attempt();
+    }
+    return 0;
+  }
+
+  /**
+   * Passes over missing deltas: the stream was read to its end, each attempt up to the number in {@code read}. The
+   * events that are due then.
+   */
+  List<Batch.Event> skip(Map<Long, Integer> read) {
+    List<Batch.Event> due = new ArrayList<>();
+    while (early.values().stream().anyMatch(held -> covers(held, read))) {
+      next = Collections.min(early.keySet());
+      due.addAll(handOut());
+    }
+    return due;
+  }
+
+  /** Whether a record that was read from the stream says that only deltas are missing. */
+  private boolean covers(Held held, Map<Long, Integer> read) {
+    Batch.Event event = held.event();
+    boolean isRead = event.seq() <= read.getOrDefault(held.attempt(), 0);
+    return isRead && !event.isDelta() && event.first() <= next;
+  }
+
   /** The events that the batch makes due. */
   List<Batch.Event> add(Batch batch) {
     long attempt = batch.attempt();
@@ -52,6 +87,10 @@ final class Merger {
       Held held = early.get(event.seq());
       if (held == null || held.attempt() < attempt) early.put(event.seq(), new Held(attempt, event));
     }
+    return handOut();
+  }
+
+  private List<Batch.Event> handOut() {
     List<Batch.Event> due = new ArrayList<>();
     for (Held held; (held = early.remove(next)) != null; next++) {
       if (said.isEmpty() || said.get(said.size() - 1).attempt() != held.attempt()) {

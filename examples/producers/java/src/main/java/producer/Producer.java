@@ -9,14 +9,18 @@ import io.nats.client.support.JsonParseException;
 import io.nats.client.support.JsonParser;
 import io.nats.client.support.JsonValue;
 import io.nats.client.support.JsonValueUtils;
+import java.io.BufferedReader;
 import java.io.IOException;
+import java.io.InputStreamReader;
 import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
 import java.security.SecureRandom;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.UUID;
 import java.util.concurrent.CancellationException;
 import java.util.concurrent.ExecutionException;
@@ -24,24 +28,26 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 
 /**
- * A producer without a line of Python: it speaks docs/protocol.md.
- *
- * <pre>
- * producer SESSION TEXT [RUN_ID]          submits a turn and prints its events, one JSON line each
- * producer --attach SESSION RUN_ID        prints a run's events, from the first one on
- * producer --cancel SESSION RUN_ID [WHY]  ends a run
- * </pre>
- *
- * The environment: NATS_URL, NATS_USER, NATS_PASSWORD, ATTO_NAMESPACE, ATTO_INBOX_PREFIX. Exit codes: 0
- * completed, 1 failed, 2 wrong use or no broker, 3 cancelled, 75 the session's backlog is full.
+ * A producer without a line of Python: it speaks docs/protocol.md. How it is used: ../../../../../README.md.
  */
 public final class Producer {
 
   private static final String NAMESPACE = setting("ATTO_NAMESPACE", "atto");
   private static final Map<String, Integer> EXIT =
-      Map.of("run_completed", 0, "run_failed", 1, "run_suspended", 1, "run_cancelled", 3);
+      Map.of("run_completed", 0, "run_failed", 1, "run_cancelled", 3, "run_suspended", 4, "run_absorbed", 5);
+  private static final Map<String, Integer> WORDS = Map.of("--run", 2, "--attach", 2, "--cancel", 2, "--answer", 4);
+  // A cluster that has no leader now, or is about to take the same message.
+  private static final Set<Integer> NOT_NOW = Set.of(10008, 10009, 10118, 10119, 10158);
+  private static final String USAGE =
+      """
+      usage: producer SESSION TEXT [RUN_ID]
+             producer --answer SESSION ROOT WAIT ANSWER [RUN_ID]
+             producer --attach SESSION RUN_ID [POSITION]
+             producer --cancel SESSION RUN_ID [WHY]
+             producer --merge""";
   private static final int BACKLOG_FULL = 75;
   private static final long PATIENCE = 15_000; // milliseconds for which a turn is offered
+  private static final long ACK_PATIENCE = 2_000;
   private static final PrintStream OUT = new PrintStream(System.out, true, StandardCharsets.UTF_8);
 
   private static final class BacklogFull extends Exception {
@@ -76,61 +82,109 @@ public final class Producer {
   }
 
   /** Returns once the broker has stored the message. The same id may be published again: it is stored once. */
-  private void publish(String subject, Map<String, String> body, String id) throws Exception {
-    Map<String, JsonValue> fields = new java.util.HashMap<>();
-    body.forEach((key, value) -> fields.put(key, new JsonValue(value)));
+  private void publish(String subject, Map<String, JsonValue> body, String id) throws Exception {
+    Map<String, JsonValue> fields = new HashMap<>(body);
+    fields.put("v", new JsonValue(Batch.VERSION));
     byte[] data = new JsonValue(fields).toJson().getBytes(StandardCharsets.UTF_8);
     Headers headers = new Headers();
     if (id != null) headers.put("Nats-Msg-Id", id);
     long deadline = System.currentTimeMillis() + PATIENCE;
     while (true) {
       try {
-        Message reply = connection.request(subject, headers, data).get(5, TimeUnit.SECONDS);
+        Message reply = connection.request(subject, headers, data).get(ACK_PATIENCE, TimeUnit.MILLISECONDS);
         JsonValue error = JsonValueUtils.readValue(JsonParser.parse(reply.getData()), "error");
         if (error == null) return;
         String description = JsonValueUtils.readString(error, "description");
         int code = JsonValueUtils.readInteger(error, "err_code", 0);
         if (code == 10077 && description.contains("per subject")) throw new BacklogFull();
-        throw new IOException(description);
+        if (!NOT_NOW.contains(code) || System.currentTimeMillis() > deadline) throw new IOException(description);
       } catch (TimeoutException | ExecutionException | CancellationException | JsonParseException lost) {
         // No answer, or nobody there to give one: whether the turn was taken is unknown; it is offered again.
         if (System.currentTimeMillis() > deadline) throw lost;
-        Thread.sleep(100);
       }
+      Thread.sleep(100);
     }
   }
 
-  private Listener listen(String session, String run, boolean behind) {
+  private Listener listen(String session, String run, boolean behind, Position after) {
     String subject = NAMESPACE + ".event." + token(session) + "." + token(run);
-    return new Listener(connection, NAMESPACE, subject, behind);
+    return new Listener(connection, NAMESPACE, subject, behind, after);
   }
 
-  private int run(String session, String text, List<String> rest) throws Exception {
+  /** Publishes a turn or an answer, and prints the events of its run. */
+  private int submit(String kind, String session, String field, JsonValue value, List<String> rest)
+      throws Exception {
     String run = rest.isEmpty() ? newRunId() : rest.get(0);
     System.err.println("run " + run);
     // Heard from the start; only a run that may have begun before has something to replay.
-    Listener listener = listen(session, run, !rest.isEmpty());
-    Map<String, String> turn = Map.of("input", text, "run_id", run);
-    publish(NAMESPACE + ".turn." + token(session), turn, token(session) + "." + token(run));
+    Listener listener = listen(session, run, !rest.isEmpty(), Position.START);
+    // Nobody else can know the id, so nobody can take it first; it stays the same however often it is offered.
+    String salt = "%016x".formatted(new SecureRandom().nextLong());
+    String id = String.join(".", token(session), token(run), salt);
+    Map<String, JsonValue> body = Map.of("run_id", new JsonValue(run), field, value);
+    publish(NAMESPACE + "." + kind + "." + token(session), body, id);
     return print(listener);
   }
 
   private int print(Listener listener) throws InterruptedException {
-    return EXIT.get(listener.events(event -> OUT.println(event.json().toJson())).type());
+    try {
+      return EXIT.get(listener.events(event -> OUT.println(event.json().toJson())).type());
+    } finally {
+      System.err.println("position " + listener.position());
+    }
   }
 
   private int produce(String flag, List<String> words) throws Exception {
     String session = words.get(0);
-    List<String> rest = words.subList(2, words.size());
+    List<String> rest = words.subList(WORDS.get(flag), words.size());
     switch (flag) {
       case "--run":
-        return run(session, words.get(1), rest);
+        return submit("turn", session, "input", new JsonValue(words.get(1)), rest);
+      case "--answer":
+        JsonValue answers = new JsonValue(Map.of(words.get(2), JsonParser.parse(words.get(3))));
+        Map<String, JsonValue> resume = Map.of("run_id", new JsonValue(words.get(1)), "answers", answers);
+        return submit("answer", session, "resume", new JsonValue(resume), rest);
       case "--attach":
-        return print(listen(session, words.get(1), true));
+        Position after = rest.isEmpty() ? Position.START : Position.of(rest.get(0));
+        return print(listen(session, words.get(1), true, after));
       default:
         String subject = NAMESPACE + ".cancel." + token(session) + "." + token(words.get(1));
-        publish(subject, Map.of("reason", String.join(" ", rest)), null);
+        publish(subject, Map.of("reason", new JsonValue(String.join(" ", rest))), null);
         return 0;
+    }
+  }
+
+  /** For the tests: merges what comes on standard input, and says after each line what is due and which text stands. */
+  private static void merge() throws IOException {
+    Merger merger = new Merger();
+    Transcript transcript = new Transcript();
+    BufferedReader lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+    for (String line; (line = lines.readLine()) != null; ) {
+      JsonValue happens = JsonParser.parse(line);
+      JsonValue skip = happens.map.get("skip");
+      List<Batch.Event> events = List.of();
+      if (happens.map.containsKey("begin")) {
+        merger = new Merger();
+        transcript = new Transcript();
+      } else if (skip != null) {
+        Map<Long, Integer> read = new HashMap<>();
+        skip.map.forEach((attempt, seq) -> read.put(Long.parseLong(attempt), seq.number.intValue()));
+        events = merger.skip(read);
+      } else {
+        events = merger.add(Batch.of(happens));
+      }
+      List<JsonValue> due = new ArrayList<>();
+      for (Batch.Event event : events) {
+        transcript.add(event);
+        due.add(new JsonValue(new Position(merger.attemptOf(event.seq()), event.seq()).toString()));
+      }
+      Map<String, JsonValue> says =
+          Map.of(
+              "due", new JsonValue(due),
+              "gap", new JsonValue(merger.hasGap()),
+              "reread", new JsonValue(merger.takeMustReread()),
+              "text", new JsonValue(transcript.text()));
+      OUT.println(new JsonValue(says).toJson());
     }
   }
 
@@ -153,11 +207,15 @@ public final class Producer {
   }
 
   /** See the class. */
-  public static void main(String[] arguments) {
+  public static void main(String[] arguments) throws IOException {
     List<String> words = new ArrayList<>(List.of(arguments));
     String flag = !words.isEmpty() && words.get(0).startsWith("--") ? words.remove(0) : "--run";
-    if (words.size() < 2 || !List.of("--run", "--attach", "--cancel").contains(flag)) {
-      System.err.println("usage: producer [--attach | --cancel] SESSION TEXT | RUN_ID");
+    if (flag.equals("--merge")) {
+      merge();
+      return;
+    }
+    if (!WORDS.containsKey(flag) || words.size() < WORDS.get(flag)) {
+      System.err.println(USAGE);
       System.exit(2);
     }
     int code = 2;
