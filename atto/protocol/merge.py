@@ -1,6 +1,7 @@
 """One run's event batches, in whatever order and however often they come, as the one sequence they are."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from atto.protocol.events import AnyEvent, EventBatch, RecordEvent
 
@@ -35,6 +36,11 @@ class Merger:
     def waiting(self) -> Iterable[AnyEvent]:
         """The events that are here although one before them is missing."""
         return (event for _, event in self._early.values())
+
+    @property
+    def attempts(self) -> AbstractSet[int]:
+        """The attempts that were heard of."""
+        return self._since.keys()
 
     def speaker(self, number: int) -> int:
         """The attempt whose event was handed out under `number`; 0 if there was none."""

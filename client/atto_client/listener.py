@@ -178,7 +178,9 @@ class Listener:
                 if batch is not None:
                     return batch
                 self._replayed = None
-                if self._merger.has_gap:
+                if self._silences and not self._merger.attempts <= self._read.keys():
+                    self._begin_anew()  # who was heard is not in the stream
+                elif self._merger.has_gap:
                     return None
             if self._broken is not None:
                 raise self._broken

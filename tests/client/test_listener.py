@@ -86,6 +86,23 @@ async def test_words_that_the_broker_refused_do_not_hide_those_that_stand():
     await listener.stop_reading()
 
 
+async def test_refused_words_that_leave_no_hole_do_not_hide_the_end():
+    stream = Stream()
+    listener = Listener(stream, "EVENTS", "s", replay=False, alarms=Alarms(), on_close=lambda _: None)
+    former = EventBatch(attempt=1, events=deltas(1, 4))
+    refused = EventBatch(attempt=7, since=3, events=deltas(3, 4))
+    stream.stored = [Stored("s", 1, codec.encode(former), {})]
+    for heard in (refused, former):
+        listener._hear(SimpleNamespace(data=codec.encode(heard)))
+    ringing = asyncio.get_running_loop().create_task(ring(listener))
+    async with asyncio.timeout(20):
+        assert await numbers(listener) == [1, 2, 3, 4]
+        assert await numbers(listener) == [3, 4]
+    assert listener.speaker(3) == 1
+    ringing.cancel()
+    await listener.stop_reading()
+
+
 async def ring(listener):
     """As its alarm does."""
     while True:

@@ -1,8 +1,8 @@
-"""Runs at random, as listeners hear them: what the Merger hands out, and which text stands, in every language.
+"""Runs at random, as listeners hear them: what mergers hand out, and which text stands, in every language.
 
-`python -m tests.producers.histories` writes `examples/producers/merging.jsonl`. Each of its lines is one thing
-that happens to a merger (`given`: a new merger, a batch, or the end of a replay with how far each attempt was
-read), and what it then says.
+`python -m tests.producers.histories` writes `examples/producers/merging.jsonl`. Each line is one thing that
+happens to a merger (`given`: a new merger, a batch, or the end of a replay with how far each attempt was read),
+and what it then says.
 """
 
 import random
@@ -17,11 +17,9 @@ from atto.protocol import codec, paths
 from atto.protocol.events import (
     AgentStarted,
     AnyEvent,
-    EventBatch,
     ModelCompleted,
     StepRestarted,
     TextDelta,
-    is_delta,
 )
 from atto.protocol.merge import Merger
 
@@ -152,8 +150,9 @@ def _is_of_deltas(batch: JSON) -> bool:
 
 
 def heard(rng: random.Random, history: History) -> list[JSON]:
-    """A new merger; then what comes live, some of it late, twice or never (one attempt is not heard at all, as if
-    the connection was away); then a replay or two.
+    """A new merger; then what comes live, some of it late, twice or never; then a replay or two.
+
+    One attempt is not heard at all, as if the connection was away.
     """
     deaf_to = rng.choice([batch["attempt"] for batch in history.stored])
     live = [batch for batch in history.stored if batch["attempt"] != deaf_to and rng.random() < 0.8]
@@ -175,7 +174,7 @@ def _replay(stored: list[JSON]) -> list[JSON]:
 
 
 class Transcript:
-    """The text that stands, by the words of the page and in the simplest way: from all that was handed out."""
+    """The text that stands, from all that was handed out: the page's words in their simplest form."""
 
     def __init__(self) -> None:
         self._events: list[AnyEvent] = []

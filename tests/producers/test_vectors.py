@@ -1,4 +1,4 @@
-"""Every language merges as the Python client does: all that a merger is told, line by line, and what it says."""
+"""Every language merges as the Python client does: what a merger is told, line by line, and what it says."""
 
 import asyncio
 import json
