@@ -1,6 +1,6 @@
 """One run's event batches, in whatever order and however often they come, as the one sequence they are."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
 from atto.protocol.events import AnyEvent, EventBatch, RecordEvent
@@ -64,23 +64,19 @@ class Merger:
                     self._early[event.seq] = (attempt, event)
         return self._due()
 
-    def skip(self, read: Mapping[int, int] | None = None) -> Sequence[AnyEvent]:
-        """What is due once missing deltas are passed over. `read`: up to which number, by attempt; None: all
-        of them.
-        """
+    def skip(self) -> Sequence[AnyEvent]:
+        """What is due once missing deltas are passed over, for they will not come any more."""
         due = self._due()
-        while self._early and self._is_covered(read):
+        while self._early and self._is_covered():
             self._next = min(self._early)
             due += self._due()
         return due
 
-    def _is_covered(self, read: Mapping[int, int] | None) -> bool:
+    def _is_covered(self) -> bool:
         """Whether a record that is here says that nothing but deltas is missing before the next event."""
         return any(
-            isinstance(event, RecordEvent)
-            and 0 < event.first <= self._next
-            and (read is None or read.get(attempt, 0) >= seq)
-            for seq, (attempt, event) in self._early.items()
+            isinstance(event, RecordEvent) and 0 < event.first <= self._next
+            for _, event in self._early.values()
         )
 
     def _due(self) -> list[AnyEvent]:

@@ -65,7 +65,8 @@ class Listener:
         self._live: deque[EventBatch] = deque()
         self._replayed: AsyncGenerator[EventBatch, None] | None = None
         self._read_until = 0
-        self._ended: dict[int, int] = {}  # by attempt: the number of its end, as it was read
+        self._read: set[int] = set()  # attempts that the stream has
+        self._is_ended = False
         self._merger = Merger()
         self._doubted: Merger | None = None
         self._is_doubtful = False
@@ -135,12 +136,12 @@ class Listener:
         return self._merger.speaker(seq)
 
     def _skipped(self) -> Sequence[AnyEvent]:
-        """What the stream does not have any more will not come: deltas of an attempt that has ended, since
-        its end is published when all before it is stored, or those that have been missing for long.
+        """What the stream does not have any more will not come: deltas of a run that has ended, since its end
+        is published when all before it is stored, or those that have been missing for long.
         """
         now = asyncio.get_running_loop().time()
         is_old = self._gap_since is not None and now - self._gap_since > GAP_EXPIRED
-        return self._merger.skip(None if is_old else self._ended)
+        return self._merger.skip() if is_old or self._is_ended else ()
 
     def _begin_anew(self) -> None:
         """By what is stored alone: the broker lets listeners hear what it then refuses to store, such as the
@@ -178,7 +179,7 @@ class Listener:
                 if batch is not None:
                     return batch
                 self._replayed = None
-                if self._silences and not self._merger.attempts <= self._read.keys():
+                if self._silences and not self._merger.attempts <= self._read:
                     self._begin_anew()  # who was heard is not in the stream
                 elif self._merger.has_gap:
                     return None
@@ -243,8 +244,8 @@ class Listener:
                     self._read_until = stored.sequence
                     batch = _decoded(stored.data)
                     if batch is not None:
-                        if batch.events and is_terminal(batch.events[-1]):
-                            self._ended[batch.attempt] = batch.events[-1].seq
+                        self._read.add(batch.attempt)
+                        self._is_ended |= bool(batch.events) and is_terminal(batch.events[-1])
                         yield batch
         except BrokerUnavailable:
             # The broker is away or elects a leader: what is live goes on, and silence asks again.

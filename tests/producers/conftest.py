@@ -21,7 +21,6 @@ LANGUAGES = [
     "shell",
     pytest.param("go", marks=pytest.mark.producers),
     pytest.param("java", marks=pytest.mark.producers),
-    pytest.param("rust", marks=pytest.mark.producers),
 ]
 
 

@@ -15,6 +15,7 @@ const (
 	version     = 2
 	gapPatience = 200 * time.Millisecond
 	gapDoubt    = time.Second
+	gapExpired  = 5 * time.Second
 	gapLimit    = 30 * time.Second
 	apiTimeout  = 5 * time.Second
 )
@@ -51,7 +52,8 @@ type Listener struct {
 	subject    string
 	behind     bool // something was, or may have been, said that was not heard
 	readUntil  uint64
-	read       map[int]int // attempt → the number up to which it was read from the stream
+	read       map[int]bool // the attempts that were read from the stream
+	isEnded    bool         // whether a terminal event was: all that was before it is stored
 	merger     *Merger
 	doubted    *Merger  // the merger before it began anew, until something differs
 	known      Position // what a listener that came this far knows is left out
@@ -64,7 +66,7 @@ type Listener struct {
 func Listen(connection *nats.Conn, namespace, subject string, behind bool, after Position) (*Listener, error) {
 	listener := &Listener{
 		connection: connection, stream: namespace + "-EVENTS", subject: subject, behind: behind, known: after,
-		read: map[int]int{}, merger: NewMerger(), live: make(chan *nats.Msg, 1024),
+		read: map[int]bool{}, merger: NewMerger(), live: make(chan *nats.Msg, 1024),
 		reconnects: make(chan struct{}, 1),
 	}
 	connection.SetReconnectHandler(func(*nats.Conn) {
@@ -101,8 +103,10 @@ func (l *Listener) Events(hear func(Event)) (Event, error) {
 					return value(last), err
 				}
 			}
-			if last := l.handOut(l.merger.Skip(l.read), hear); last != nil {
-				return *last, nil
+			if l.isEnded || (!gapSince.IsZero() && time.Since(gapSince) > gapExpired) {
+				if last := l.handOut(l.merger.Skip(), hear); last != nil {
+					return *last, nil
+				}
 			}
 			if silences > 0 && l.merger.HasUnread(l.read) {
 				l.beginAnew()
@@ -232,8 +236,8 @@ func (l *Listener) replay() (batches []Batch) {
 			}
 			l.readUntil = sequence
 			if batch := parsed(message.Data); batch != nil && len(batch.Events) > 0 {
-				last := batch.Events[len(batch.Events)-1].Seq
-				l.read[batch.Attempt] = max(l.read[batch.Attempt], last)
+				l.read[batch.Attempt] = true
+				l.isEnded = l.isEnded || terminal[batch.Events[len(batch.Events)-1].Type]
 				batches = append(batches, *batch)
 			}
 		}

@@ -194,8 +194,8 @@ func merge() error {
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		var happens struct {
-			Begin bool        `json:"begin"`
-			Skip  map[int]int `json:"skip"`
+			Begin bool `json:"begin"`
+			Skip  bool `json:"skip"`
 		}
 		if err := json.Unmarshal(lines.Bytes(), &happens); err != nil {
 			return err
@@ -204,8 +204,8 @@ func merge() error {
 		switch {
 		case happens.Begin:
 			merger, transcript = NewMerger(), &Transcript{}
-		case happens.Skip != nil:
-			events = merger.Skip(happens.Skip)
+		case happens.Skip:
+			events = merger.Skip()
 		default:
 			events = merger.Add(*parsed(lines.Bytes()))
 		}

@@ -90,9 +90,9 @@ func NewMerger() *Merger {
 }
 
 // HasUnread tells whether an attempt was heard of that was not read from the stream.
-func (m *Merger) HasUnread(read map[int]int) bool {
+func (m *Merger) HasUnread(read map[int]bool) bool {
 	for attempt := range m.since {
-		if _, there := read[attempt]; !there {
+		if !read[attempt] {
 			return true
 		}
 	}
@@ -128,10 +128,9 @@ func (m *Merger) Add(batch Batch) (due []Event) {
 	return m.handOut()
 }
 
-// Skip passes over missing deltas: the stream was read to its end, each attempt up to the number in `read`. It returns
-// the events that are due then.
-func (m *Merger) Skip(read map[int]int) (due []Event) {
-	for m.isCovered(read) {
+// Skip passes over missing deltas, for what is missing will not come any more. It returns the events that are due then.
+func (m *Merger) Skip() (due []Event) {
+	for m.isCovered() {
 		first := math.MaxInt
 		for seq := range m.early {
 			first = min(first, seq)
@@ -142,11 +141,10 @@ func (m *Merger) Skip(read map[int]int) (due []Event) {
 	return due
 }
 
-// Whether a record that was read from the stream says that only deltas are missing.
-func (m *Merger) isCovered(read map[int]int) bool {
-	for seq, entry := range m.early {
-		first := entry.event.First
-		if !entry.event.isDelta() && first > 0 && first <= m.next && seq <= read[entry.attempt] {
+// Whether a record that is here says that only deltas are missing.
+func (m *Merger) isCovered() bool {
+	for _, entry := range m.early {
+		if first := entry.event.First; !entry.event.isDelta() && first > 0 && first <= m.next {
 			return true
 		}
 	}

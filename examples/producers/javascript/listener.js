@@ -10,6 +10,7 @@ const TERMINAL = new Set(["run_completed", "run_failed", "run_cancelled", "run_s
 const GAP_PATIENCE = 200; // milliseconds
 const SILENCE_PATIENCE = [1000, 2000, 5000, 10000];
 const GAP_DOUBT = 1000;
+const GAP_EXPIRED = 5000;
 const GAP_LIMIT = 30000;
 
 // Null for what is no event batch at all.
@@ -35,7 +36,8 @@ export class Listener {
 
   #live = [];
   #readUntil = 0; // in the stream
-  #read = new Map(); // attempt → the number up to which it was read from the stream
+  #read = new Set(); // the attempts that were read from the stream
+  #isEnded = false; // whether a terminal event was: all that was before it is stored
   #merger = new Merger();
   #doubted = null; // the merger before it began anew, until something differs
   #known;
@@ -83,7 +85,8 @@ export class Listener {
       const isRead = this.behind;
       const replayed = isRead ? await this.#replay() : [];
       if (this.#live.length) silences = 0;
-      for (const due of this.#merged(replayed, isRead, this.#live.splice(0))) {
+      const isSettled = isRead && (this.#isEnded || (gapSince !== null && Date.now() - gapSince > GAP_EXPIRED));
+      for (const due of this.#merged(replayed, isSettled, this.#live.splice(0))) {
         for (const event of this.#news(due)) {
           this.#last = event.seq;
           yield event;
@@ -115,9 +118,9 @@ export class Listener {
   }
 
   // What each batch makes due.
-  *#merged(replayed, isRead, live) {
+  *#merged(replayed, isSettled, live) {
     for (const batch of replayed) yield this.#add(batch);
-    if (isRead) yield this.#merger.skip(this.#read);
+    if (isSettled) yield this.#merger.skip();
     for (const batch of live) yield this.#add(batch);
   }
 
@@ -179,7 +182,8 @@ export class Listener {
         const batch = parsed(message);
         if (!batch?.events.length) return;
         const { attempt = 1, events } = batch;
-        this.#read.set(attempt, Math.max(this.#read.get(attempt) ?? 0, events.at(-1).seq));
+        this.#read.add(attempt);
+        this.#isEnded ||= TERMINAL.has(events.at(-1).type);
         batches.push(batch);
       });
     }

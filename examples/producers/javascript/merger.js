@@ -38,20 +38,19 @@ export class Merger {
     return this.#handOut();
   }
 
-  // The stream was read to its end, each attempt up to the number in `read`: the events that are due once missing
-  // deltas are passed over.
-  skip(read) {
+  // What is missing will not come any more: the events that are due once missing deltas are passed over.
+  skip() {
     const due = [];
-    while ([...this.#early].some(([seq, held]) => this.#covers(seq, held, read))) {
+    while ([...this.#early].some(([seq, { event }]) => this.#covers(seq, event))) {
       this.next = Math.min(...this.#early.keys());
       due.push(...this.#handOut());
     }
     return due;
   }
 
-  // Whether the record `event`, which was read from the stream, says that only deltas are missing.
-  #covers(seq, { attempt, event }, read) {
-    return !DELTAS.has(event.type) && (event.first ?? seq) <= this.next && seq <= (read.get(attempt) ?? 0);
+  // Whether the event is a record that says that only deltas are missing.
+  #covers(seq, { type, first = seq }) {
+    return !DELTAS.has(type) && first <= this.next;
   }
 
   #handOut() {

@@ -128,8 +128,7 @@ async function merge() {
   for await (const line of createInterface({ input: process.stdin })) {
     const { begin, skip, ...batch } = JSON.parse(line);
     if (begin) [merger, transcript] = [new Merger(), new Transcript()];
-    const read = new Map(Object.entries(skip ?? {}).map(([attempt, seq]) => [Number(attempt), seq]));
-    const events = begin ? [] : skip ? merger.skip(read) : merger.add(batch);
+    const events = begin ? [] : skip ? merger.skip() : merger.add(batch);
     for (const event of events) transcript.add(event);
     const due = events.map(({ seq }) => `${merger.attemptOf(seq)}-${seq}`);
     const { hasGap: gap, mustReread: reread } = merger;

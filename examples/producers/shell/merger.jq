@@ -1,9 +1,10 @@
 # One run's event batches, one a line, as the one sequence they are: docs/protocol.md, "Merging".
 #
-# A line is an event batch, {"skip": {attempt: number up to which it was read from the stream}} once the stream was
-# read to its end, {"anew": true} to begin anew from what is stored, or {"begin": true} for another run. For each, the
-# events that are due, one a line, and then {"listener": …}; what is no event batch makes nothing due. Ends with an
-# error at a batch of another version. `$after`: what a listener that came as far as this position knows is left out.
+# A line is an event batch that was heard, {"stored": …} that was read from the stream, {"skip": whether what is missing
+# will not come any more} at the end of a replay, {"anew": true} to begin anew from what is stored, or {"begin": true}
+# for another run. For each, the events that are due, one a line, and then {"listener": …}; what is no event batch makes
+# nothing due. Ends with an error at a batch of another version. `$after`: what a listener that came as far as this
+# position knows is left out.
 
 def terminal: IN("run_completed", "run_failed", "run_cancelled", "run_suspended", "run_absorbed");
 def delta: IN("text_delta", "reasoning_delta");
@@ -40,13 +41,10 @@ def hand_out:
     | del(.early[$seq])
     | .next += 1);
 
-# Whether a record that was read from the stream says that only deltas are missing.
-def covered($read):
-  . as $m
-  | any(.early[]; .attempt as $attempt | .event
-      | (.type | delta | not) and (.first // .seq) <= $m.next and .seq <= ($read[$attempt | tostring] // 0));
+# Whether a record that is here says that only deltas are missing.
+def covered: . as $m | any(.early[].event; (.type | delta | not) and (.first // .seq) <= $m.next);
 
-def skip($read): until(covered($read) | not; .next = ([.early | keys[] | tonumber] | min) | hand_out);
+def skip: until(covered | not; .next = ([.early | keys[] | tonumber] | min) | hand_out);
 
 def merge($batch):
   if ($batch.v // 2) != 2 then error("event batch of version \($batch.v): upgrade this client") else . end
@@ -80,7 +78,17 @@ def text:
       | select(.whole or ({path, step} | IN($whole[]) | not)).text] | add // "";
 
 def merger: {next: 1, since: {}, early: {}, said: [], due: [], reread: false};
-def listener: {merger: merger, doubted: null, known: $after, last: null, text: [], due: [], news: []};
+def listener:
+  {merger: merger, doubted: null, known: $after, last: null, text: [], due: [], news: [], read: {}, is_ended: false};
+
+def is_batch: type == "object" and (.events | type == "array");
+
+# What was read of the stream: attempts, and whether a terminal event was among it.
+def note_read($batch):
+  if $batch.events == [] then . else
+    .read[$batch.attempt // 1 | tostring] = true
+    | .is_ended = (.is_ended or ($batch.events[-1].type | terminal))
+  end;
 
 # Leaves out what is known: up to a position, or from before the listener began anew.
 def news:
@@ -110,12 +118,13 @@ foreach inputs as $line (listener;
   | if $line | type != "object" then .
     elif $line.begin then listener
     elif $line.anew then .doubted = (.doubted // .merger) | .merger = merger
-    elif $line.skip then .merger |= skip($line.skip)
-    elif $line.events | type == "array" then .merger |= merge($line)
+    elif $line | has("skip") then if .is_ended or $line.skip then .merger |= skip else . end
+    elif $line.stored | is_batch then note_read($line.stored) | .merger |= merge($line.stored)
+    elif $line | is_batch then .merger |= merge($line)
     else . end
   | news;
   .news[], {listener: {
     gap: (.merger.early | length > 0), reread: .merger.reread, position: position,
-    unread: ((.merger.since | keys) - ($line | .skip? // {} | keys) != []), # of the attempts that were heard of
+    unread: ((.merger.since | keys) - (.read | keys) != []), # whether an attempt was heard of that was not read
     ended: (.merger.due[-1].type // "" | if terminal then . else null end),
     due: (. as $l | [.news[].seq as $seq | "\($l.merger | attempt_of($seq))-\($seq)"]), text: (.text | text)}})

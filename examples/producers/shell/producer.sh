@@ -115,23 +115,37 @@ store() { # SUBJECT BODY [ID]
   fail 2 "error: the broker did not say whether it took the turn"
 }
 
-# Gives a batch to the merger and prints what is due; sets `gap`, `reread` and `ended`.
-merge() { # BATCH
-  local line
-  line=$(jq -cs 'select(length == 1)[0]' <<<"$1" 2>/dev/null) && [ -n "$line" ] || return 0 # no JSON at all
-  echo "$line" >&"${merger[1]}"
-  while IFS= read -r line <&"${merger[0]}"; do
-    case $line in
-    '{"listener":'*)
-      read -r gap reread ended position unread < <(
-        jq -r '.listener | "\(.gap) \(.reread) \(.ended) \(.position) \(.unread)"' <<<"$line"
-      )
-      return
-      ;;
-    *) echo "$line" ;;
-    esac
+# Gives a line to the merger and prints what is due; sets what it says. Ends with the run.
+tell() { # JSON
+  local line again=$reread
+  echo "$1" >&"${merger[1]}"
+  while true; do
+    IFS= read -r line <&"${merger[0]}" || exit 2 # the merger has said why
+    case $line in '{"listener":'*) break ;; *) echo "$line" ;; esac
   done
-  exit 2 # the merger has said why
+  read -r gap reread ended position unread < <(
+    jq -r '.listener | "\(.gap) \(.reread) \(.ended) \(.position) \(.unread)"' <<<"$line"
+  )
+  if [ "$again" = true ]; then reread=true; fi
+  case $ended in
+  null) ;;
+  run_completed) exit 0 ;;
+  run_cancelled) exit 3 ;;
+  run_suspended) exit 4 ;;
+  run_absorbed) exit 5 ;;
+  *) exit 1 ;;
+  esac
+}
+
+merge() { # BODY FORM: what it is told, as an expression of jq
+  local line
+  line=$(jq -cs "select(length == 1)[0] | $2" <<<"$1" 2>/dev/null) && [ -n "$line" ] || return 0 # no JSON at all
+  tell "$line"
+}
+
+begin_anew() { # by what is stored alone: what is heard and never stored may have made void what stands
+  tell '{"anew":true}'
+  reread=true
 }
 
 replay() { # SUBJECT: what the stream has beyond what was read of it before
@@ -160,53 +174,28 @@ replay() { # SUBJECT: what the stream has beyond what was read of it before
   done
 }
 
-begin_anew() { # by what is stored alone: what is heard and never stored may have made void what stands
-  merge '{"anew":true}'
-  reread=true
-}
-
-# How far each attempt was read from the stream, by the batches in `replayed` and by `read` before.
-note_read() {
-  read=$(printf '%s\n' "$read" ${replayed[@]+"${replayed[@]}"} | jq -Rcn '[inputs | fromjson?] | .[0] as $read
-    | reduce (.[1:][] | select(type == "object" and (.events | type == "array") and .events != [])) as $batch ($read;
-        ($batch.attempt // 1 | tostring) as $attempt
-        | .[$attempt] = ([.[$attempt], $batch.events[-1].seq] | max))')
-}
-
 # Prints the run's events in order, up to the terminal one, whose exit code is the script's.
 listen() { # SUBJECT BEHIND [POSITION]
   local behind=$2 after=null gap=false reread=false ended=null unread=false doubtful=false
   local patience silences=0 gap_since=0 line
-  local read_until=0 read='{}' patiences=(1 2 5 10) replayed=() lines=()
+  local read_until=0 patiences=(1 2 5 10) replayed=() lines=()
   position=${3-0-0}
   [[ $position =~ ^[0-9]{1,16}-[0-9]{1,16}$ ]] || fail 2 "error: $position is not a position"
   if [ "$position" != 0-0 ]; then after="{\"attempt\":${position%-*},\"seq\":${position#*-}}"; fi
   coproc merger { jq -cn --unbuffered --argjson after "$after" -f "$here/merger.jq"; }
   trap 'echo "position $position" >&2' EXIT
   while true; do
-    if [ $reread = true ]; then behind=true read_until=0; fi
-    lines=()
+    if [ $reread = true ]; then behind=true read_until=0 reread=false; fi
     if [ $behind = true ]; then
+      behind=false
       replay "$1"
-      note_read
-      lines=(${replayed[@]+"${replayed[@]}"} "{\"skip\":$read}")
+      for line in ${replayed[@]+"${replayed[@]}"}; do merge "$line" '{stored: .}'; done
+      replayed=()
+      if ((gap_since && SECONDS - gap_since > 5)); then tell '{"skip":true}'; else tell '{"skip":false}'; fi
+      if ((silences)) && [ "$unread" = true ]; then begin_anew; fi
     fi
-    lines+=(${heard[@]+"${heard[@]}"})
-    behind=false reread=false replayed=() heard=()
-    for line in ${lines[@]+"${lines[@]}"}; do
-      again=$reread
-      merge "$line"
-      if [ "$again" = true ]; then reread=true; fi
-      case $line in '{"skip":'*) if ((silences)) && [ $unread = true ]; then begin_anew; fi ;; esac
-      case $ended in
-      null) ;;
-      run_completed) exit 0 ;;
-      run_cancelled) exit 3 ;;
-      run_suspended) exit 4 ;;
-      run_absorbed) exit 5 ;;
-      *) exit 1 ;;
-      esac
-    done
+    lines=(${heard[@]+"${heard[@]}"}) heard=()
+    for line in ${lines[@]+"${lines[@]}"}; do merge "$line" .; done
     if [ $reread = true ]; then continue; fi
     if [ $gap = true ]; then
       ((gap_since)) || gap_since=$SECONDS

@@ -6,9 +6,9 @@ import io.nats.client.Subscription;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
-import java.util.HashMap;
+import java.util.HashSet;
 import java.util.List;
-import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
@@ -20,6 +20,7 @@ final class Listener {
   private static final long GAP_PATIENCE = 200; // milliseconds
   private static final long[] SILENCE_PATIENCE = {1000, 2000, 5000, 10000};
   private static final long GAP_DOUBT = 1000;
+  private static final long GAP_EXPIRED = 5000;
   private static final long GAP_LIMIT = 30_000;
   private static final byte[] CATCH_UP = {};
 
@@ -27,7 +28,8 @@ final class Listener {
   private final String stream;
   private final String subject;
   private final BlockingQueue<byte[]> live = new LinkedBlockingQueue<>();
-  private final Map<Long, Integer> read = new HashMap<>(); // by attempt: up to which number, in the stream
+  private final Set<Long> read = new HashSet<>(); // the attempts that were read from the stream
+  private boolean isEnded; // whether a terminal event was: all that was before it is stored
   private Merger merger = new Merger();
   private Merger doubted; // the merger before it began anew, until something differs
   private Position known;
@@ -70,9 +72,11 @@ final class Listener {
           Batch.Event terminal = handOut(merger.add(batch), hear);
           if (terminal != null) return terminal;
         }
-        Batch.Event terminal = handOut(merger.skip(read), hear);
-        if (terminal != null) return terminal;
-        if (silences > 0 && !read.keySet().containsAll(merger.attempts())) beginAnew();
+        if (isEnded || (gapSince != 0 && System.currentTimeMillis() - gapSince > GAP_EXPIRED)) {
+          Batch.Event terminal = handOut(merger.skip(), hear);
+          if (terminal != null) return terminal;
+        }
+        if (silences > 0 && !read.containsAll(merger.attempts())) beginAnew();
         if (behind || merger.mustReread()) continue;
       }
       long now = System.currentTimeMillis();
@@ -164,8 +168,8 @@ final class Listener {
         readUntil = Long.parseLong(sequence);
         Batch batch = Batch.of(message.getData());
         if (batch == null || batch.events().isEmpty()) continue;
-        int newest = batch.events().get(batch.events().size() - 1).seq();
-        read.merge(batch.attempt(), newest, Math::max);
+        read.add(batch.attempt());
+        isEnded |= batch.events().get(batch.events().size() - 1).isTerminal();
         batches.add(batch);
       }
       replies.unsubscribe();

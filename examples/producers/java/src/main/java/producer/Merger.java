@@ -52,24 +52,19 @@ final class Merger {
     return 0;
   }
 
-  /**
-   * Passes over missing deltas: the stream was read to its end, each attempt up to the number in {@code read}. The
-   * events that are due then.
-   */
-  List<Batch.Event> skip(Map<Long, Integer> read) {
+  /** What is missing will not come any more: the events that are due once missing deltas are passed over. */
+  List<Batch.Event> skip() {
     List<Batch.Event> due = new ArrayList<>();
-    while (early.values().stream().anyMatch(held -> covers(held, read))) {
+    while (early.values().stream().anyMatch(this::covers)) {
       next = Collections.min(early.keySet());
       due.addAll(handOut());
     }
     return due;
   }
 
-  /** Whether a record that was read from the stream says that only deltas are missing. */
-  private boolean covers(Held held, Map<Long, Integer> read) {
-    Batch.Event event = held.event();
-    boolean isRead = event.seq() <= read.getOrDefault(held.attempt(), 0);
-    return isRead && !event.isDelta() && event.first() <= next;
+  /** Whether it is a record that says that only deltas are missing. */
+  private boolean covers(Held held) {
+    return !held.event().isDelta() && held.event().first() <= next;
   }
 
   /** The events that the batch makes due. */

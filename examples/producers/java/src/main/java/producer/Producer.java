@@ -161,15 +161,12 @@ public final class Producer {
     BufferedReader lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
     for (String line; (line = lines.readLine()) != null; ) {
       JsonValue happens = JsonParser.parse(line);
-      JsonValue skip = happens.map.get("skip");
       List<Batch.Event> events = List.of();
       if (happens.map.containsKey("begin")) {
         merger = new Merger();
         transcript = new Transcript();
-      } else if (skip != null) {
-        Map<Long, Integer> read = new HashMap<>();
-        skip.map.forEach((attempt, seq) -> read.put(Long.parseLong(attempt), seq.number.intValue()));
-        events = merger.skip(read);
+      } else if (happens.map.containsKey("skip")) {
+        events = merger.skip();
       } else {
         events = merger.add(Batch.of(happens));
       }
