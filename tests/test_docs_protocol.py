@@ -8,13 +8,16 @@ from typing import Any, get_args
 import jsonschema
 import pytest
 
+from atto.broker import refusals
 from atto.protocol import codec
 from atto.protocol.events import AnyEvent, UnknownEvent
-from atto.protocol.ids import decode_session, encode_session
+from atto.protocol.ids import MAX_ID_BYTES, decode_session, encode_session
 from atto.protocol.merge import Merger
 from atto.protocol.subjects import Subjects
-from atto_client import listener
+from atto.protocol.turns import SCHEMA_VERSION
+from atto_client import listener, submission
 from atto_workers.topology import BACKLOG, DUPLICATE_WINDOW, EVENTS_MAX_AGE
+from tests.producers import histories
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "protocol.md").read_text()
@@ -60,12 +63,23 @@ def test_every_type_of_event_has_an_example_and_a_row():
 def test_the_worked_example_is_merged_as_it_says():
     [expected] = re.findall(r"^``` \{\.text \.handed-out\}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     merger = Merger()
-    handed_out = [
-        " ".join(str(event.seq) for event in merger.add(codec.decode_batch(text.encode()))) or "-"
-        for text in examples(MERGE)
-    ]
+    due = [merger.add(codec.decode_batch(text.encode())) for text in examples(MERGE)]
+    assert merger.has_gap
+    due.append(merger.skip())
+    handed_out = [" ".join(str(event.seq) for event in events) or "-" for events in due]
     assert handed_out == expected.splitlines()
     assert not merger.must_reread
+    assert not merger.has_gap
+
+
+def test_the_golden_file_is_as_long_as_it_says():
+    begun = histories.GOLDEN.read_text().count('{"begin":true}')
+    assert f"holds {begun} more runs" in PAGE
+
+
+def test_the_codes_of_the_broker_are_those_of_the_code():
+    [listed] = re.findall(r"^\| an error ([\d, or]+) \| not now", PAGE, re.MULTILINE)
+    assert set(map(int, re.findall(r"\d+", listed))) == refusals._NOT_NOW
 
 
 def test_ids_are_encoded_as_the_table_says():
@@ -100,6 +114,12 @@ def test_numbers_are_those_of_the_code():
     assert f"{BACKLOG} by default" in PAGE
     assert DUPLICATE_WINDOW == 120
     assert "within two minutes" in PAGE
+    assert f"has lasted for {listener.GAP_EXPIRED:g} s" in PAGE
+    assert listener.GAP_DOUBT == 1.0
+    assert f"Wait {submission.OFFER_PATIENCE:g} s for each reply" in PAGE
+    assert f"a pause of {submission.RETRY_PAUSE} s" in PAGE
+    assert f"{MAX_ID_BYTES} bytes" in PAGE
+    assert f"it is {SCHEMA_VERSION}, and may be left out" in PAGE
     assert f"for {EVENTS_MAX_AGE // 3600} hours" in PAGE
 
 

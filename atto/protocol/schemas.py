@@ -6,11 +6,12 @@ They say what this release writes and accepts. Fields that they do not name are 
 import inspect
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import msgspec
 
 from atto.protocol.events import AnyEvent, EventBatch
+from atto.protocol.ids import MAX_ID_BYTES
 from atto.protocol.sessions import SnapshotPage
 from atto.protocol.turns import SCHEMA_VERSION, Cancel, Turn
 
@@ -52,11 +53,19 @@ _INVARIANTS: dict[str, dict[str, Any]] = {
         ]
     },
 }
+_ID = {"minLength": 1, "maxLength": MAX_ID_BYTES}  # characters here, bytes there
 _FIELD_INVARIANTS: dict[tuple[str, str], dict[str, Any]] = {
     ("Turn", "input"): {"minLength": 1, "minItems": 1},
+    ("Turn", "run_id"): {"maxLength": MAX_ID_BYTES},  # "" is none
+    ("Resume", "run_id"): _ID,
     ("Resume", "answers"): {"minProperties": 1},
     ("Turn", "expires"): {"format": "date-time", "pattern": "([Zz]|[+-][0-9]{2}:[0-9]{2})$"},
 }
+
+# What readers may meet in what a newer release writes, in the place of one of several kinds.
+_TO_READERS = frozenset({"event-batch.json", "snapshot-page.json"})
+_OPEN_FIELDS = (("Message", "role"), ("Wait", "kind"), ("RunRecord", "ended"))
+_UNKNOWN_PART = "UnknownPart"
 
 
 def generate() -> dict[str, bytes]:
@@ -75,9 +84,45 @@ def _document(name: str, message: type[msgspec.Struct]) -> bytes:
     schema = msgspec.json.schema(message)
     for definition, body in schema["$defs"].items():
         _complete(definition, body)
+    if name in _TO_READERS:
+        _open(schema)
     title = f"atto {name.removesuffix('.json').replace('-', ' ')}, version {SCHEMA_VERSION}"
     document = {"$schema": _DIALECT, "title": title, **schema}
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+
+
+def _open(schema: dict[str, Any]) -> None:
+    """Readers pass over parts, roles and kinds that they do not know."""
+    definitions: dict[str, Any] = schema["$defs"]
+    for definition, field in _OPEN_FIELDS:
+        if definition in definitions:
+            known = definitions[definition]["properties"][field]
+            known |= {"type": "string", "examples": known.pop("enum")}
+    tags: set[str] = set()
+    _open_parts(schema, tags)
+    definitions[_UNKNOWN_PART] = {
+        "title": _UNKNOWN_PART,
+        "description": "A part of a type that this release does not know; a newer one wrote it.",
+        "type": "object",
+        "properties": {"type": {"type": "string", "not": {"enum": sorted(tags)}}},
+        "required": ["type"],
+    }
+
+
+def _open_parts(node: Any, tags: set[str]) -> None:
+    """Adds the unknown part to every choice of parts, and the types of the known ones to `tags`."""
+    if isinstance(node, list):
+        for each in cast("list[Any]", node):
+            _open_parts(each, tags)
+    if not isinstance(node, dict):
+        return
+    node = cast("dict[str, Any]", node)
+    for each in node.values():
+        _open_parts(each, tags)
+    mapping = node.get("discriminator", {}).get("mapping", {})
+    if mapping and "TextPart" in str(mapping):
+        tags.update(mapping)
+        node["anyOf"].append({"$ref": f"#/$defs/{_UNKNOWN_PART}"})
 
 
 def _complete(definition: str, body: dict[str, Any]) -> None:

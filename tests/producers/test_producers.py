@@ -1,6 +1,7 @@
 """Each producer of examples/producers prints the same as the Python client sees, whatever its language."""
 
 import asyncio
+import re
 from typing import Any
 
 import msgspec
@@ -9,15 +10,20 @@ import pytest
 from atto import Agent, ScriptedModel, tool
 from atto.broker.jetstream import JetStream
 from atto.models import FinishChunk, Stall, TextChunk, call
+from atto.protocol import codec
 from atto.protocol.errors import ModelError
-from atto.protocol.events import AnyEvent
+from atto.protocol.events import AnyEvent, EventBatch, RunAbsorbed, RunSuspended
+from atto.protocol.ids import encode_session
+from atto.protocol.turns import Answer, Resume
+from atto.protocol.waits import Wait
 from atto_client import Client
 from atto_workers import Topology, Worker
+from atto_workers.run.outcome import now
 from tests.integration.proxy import Proxy
 from tests.permissions.deployment import declare, echo, inbox, login, serving
 
 SESSION = "ann@exämple.com"
-COMPLETED, FAILED, MISUSED, CANCELLED, BACKLOG_FULL = 0, 1, 2, 3, 75
+COMPLETED, FAILED, MISUSED, CANCELLED, SUSPENDED, ABSORBED, BACKLOG_FULL = 0, 1, 2, 3, 4, 5, 75
 
 
 def as_json(events: list[AnyEvent]) -> list[Any]:
@@ -75,6 +81,66 @@ async def test_cancels(producer, worker, client):
         assert begun + rest == await seen_by_the_python_client(client, SESSION, "run/1")
 
 
+async def test_answers_a_wait(producer, worker, client, namespace: str, connection):
+    """As no run waits, the answer ends with words."""
+    answers = await connection.subscribe(f"{namespace}.answer.*")
+    answer = '{"approve": true, "arguments": {"amount": 80}}'
+    async with worker(weather()):
+        async with producer("--answer", SESSION, "r-7", "w-1", answer, "r-12") as answering:
+            events, code = await answering.end()
+        assert events == await seen_by_the_python_client(client, SESSION, "r-12")
+    assert code == FAILED
+    assert events[-1]["code"] == "not_waiting"
+    message = await answers.next_msg(20)
+    assert message.subject == f"{namespace}.answer.{encode_session(SESSION)}"
+    turn = codec.decode_turn(message.data)
+    assert turn.run_id == "r-12"
+    assert turn.resume == Resume(
+        run_id="r-7", answers={"w-1": Answer(approve=True, arguments={"amount": 80})}
+    )
+
+
+async def test_message_ids_hold_a_salt_that_nobody_can_derive(
+    producer, jetstream, namespace: str, connection
+):
+    await Topology(namespace, partitions=1).declare(jetstream)
+    turns = await connection.subscribe(f"{namespace}.turn.*")
+    ids: list[str] = []
+    for _ in range(2):
+        async with producer(SESSION, "hi", "r/1"):
+            ids.append((await turns.next_msg(20)).headers["Nats-Msg-Id"])
+    prefix = f"{encode_session(SESSION)}.r=2F1."
+    salts = {message_id.removeprefix(prefix) for message_id in ids}
+    assert len(salts) == 2
+    assert all(re.fullmatch("[0-9a-f]{16,}", salt) for salt in salts)
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        (RunSuspended(seq=1, time=now(), root="r", waits=(Wait(id="w", kind="question"),)), SUSPENDED),
+        (RunAbsorbed(seq=1, time=now(), into="other"), ABSORBED),
+    ],
+)
+async def test_says_how_a_run_goes_on_elsewhere(producer, jetstream, namespace: str, ending, code):
+    await Topology(namespace, partitions=1).declare(jetstream)
+    await jetstream.publish(f"{namespace}.event.s.r", codec.encode(EventBatch(events=(ending,))))
+    async with producer("--attach", "s", "r") as attached:
+        assert await attached.end() == (as_json([ending]), code)
+
+
+async def test_goes_on_where_it_was(producer, worker, client):
+    async with worker(weather()):
+        async with producer(SESSION, "what is the weather?", "r") as produced:
+            events, _ = await produced.end()
+        assert produced.position == [f"1-{len(events)}"]
+        async with producer("--attach", SESSION, "r", "1-2") as attached:
+            assert await attached.end() == (events[2:], COMPLETED)
+        async with producer("--attach", SESSION, "r", *produced.position) as attached:
+            assert await attached.end() == ([], COMPLETED)
+        assert attached.position == produced.position
+
+
 async def test_says_how_a_run_failed(producer, worker, client):
     def broken(_request):
         raise ModelError("the provider says no")
@@ -96,7 +162,9 @@ async def test_explains_a_full_backlog(producer, client, jetstream: JetStream, n
     assert "backlog full: the session has as many unfinished turns as it may" in said
 
 
-@pytest.mark.parametrize("words", [(), ("session",), ("--nonsense", "session", "text")])
+@pytest.mark.parametrize(
+    "words", [(), ("session",), ("--nonsense", "session", "text"), ("--answer", "session", "run", "wait")]
+)
 async def test_says_how_it_is_used(producer, words):
     async with producer(*words) as produced:
         said, code = await produced.error()

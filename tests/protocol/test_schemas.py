@@ -100,6 +100,56 @@ def test_what_is_accepted_is_valid(schema, decode, document):
     schema.validate(document)
 
 
+def completed(content, role="assistant"):
+    return {**COMPLETED, "message": {"role": role, "content": content}}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "of_a_newer_release", "seq": 1, "path": "a", "first": 1, "message": {"content": 5}},
+        completed([{"type": "of_a_newer_release", "text": 5}]),
+        completed([], role="of_a_newer_release"),
+        {
+            "type": "tool_completed",
+            "seq": 2,
+            "step": 1,
+            "call_id": "c",
+            "name": "n",
+            "content": [{"type": "x"}],
+        },
+        {"type": "wait_started", "seq": 2, "wait": {"id": "w", "kind": "of_a_newer_release"}},
+    ],
+)
+def test_what_a_newer_release_may_write_is_valid_for_readers(event):
+    BATCH.validate({"events": [event]})
+    PAGE.validate({"messages": [event["message"]]} if event["type"] == "run_completed" else {})
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "text_delta", "seq": 1},
+        {"seq": 1},
+        {"type": "of_a_newer_release"},
+        completed([{"text": "no type"}]),
+        completed([{"type": "text", "text": 5}]),
+        completed([{"type": "tool_call"}]),
+    ],
+)
+def test_what_is_known_is_still_checked(event):
+    assert not BATCH.is_valid({"events": [event]})
+
+
+def test_bounds_of_run_ids():
+    for run_id in ("", "r", "r" * 128):
+        TURN.validate({"input": "hi", "run_id": run_id})
+    assert not TURN.is_valid({"input": "hi", "run_id": "r" * 129})
+    answers = {"w": {"approve": True}}
+    assert not TURN.is_valid({"resume": {"run_id": "", "answers": answers}})
+    assert not TURN.is_valid({"resume": {"run_id": "r" * 129, "answers": answers}})
+
+
 @pytest.mark.parametrize(
     ("schema", "decode", "document"),
     [
@@ -143,4 +193,4 @@ def test_a_page_of_a_snapshot_has_messages():
     }
     msgspec.convert(page, SnapshotPage)
     PAGE.validate(page)
-    assert not PAGE.is_valid({**page, "messages": [{"role": "system", "content": []}]})
+    assert not PAGE.is_valid({**page, "messages": [{"role": "user"}]})

@@ -229,7 +229,7 @@ func (l *Listener) replay() (batches []Batch) {
 				break
 			}
 			sequence, err := strconv.ParseUint(message.Header.Get("Nats-Sequence"), 10, 64)
-			if err != nil { // a status: 204 is the end of this page, 404 nothing there, 408 and 503 not now
+			if err != nil { // a status, which ends this page
 				pending, _ := strconv.Atoi(message.Header.Get("Nats-Num-Pending"))
 				more = message.Header.Get("Status") == "204" && pending > 0
 				break

@@ -165,7 +165,7 @@ replay() { # SUBJECT: what the stream has beyond what was read of it before
         replayed+=("$body")
         continue
       fi
-      status=${headers%%$'\r'*} # 204: the end of this page; 404: nothing there; 408, 503: not now
+      status=${headers%%$'\r'*} # which ends this page
       case ${status#NATS/1.0} in
       " 204"*) (($(header Nats-Num-Pending) == 0)) || more=true ;;
       esac
@@ -256,7 +256,7 @@ case $flag in
   ;;
 --answer)
   fields=$(jq -nc --arg run_id "$2" --arg wait "$3" --argjson answer "$4" \
-    '{resume: {$run_id, answers: {$wait: $answer}}}')
+    '{resume: {$run_id, answers: {($wait): $answer}}}')
   submit answer "$fields" "${@:5:1}"
   ;;
 --attach)

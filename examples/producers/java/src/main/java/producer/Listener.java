@@ -159,7 +159,7 @@ final class Listener {
       more = false;
       for (Message message; (message = replies.nextMessage(Duration.ofSeconds(5))) != null; ) {
         String sequence = header(message, "Nats-Sequence");
-        if (sequence == null) { // 204: the end of this page; 404: nothing there; 408, 503: not now
+        if (sequence == null) { // a status, which ends this page
           String pending = header(message, "Nats-Num-Pending");
           boolean isEnd = message.isStatusMessage() && message.getStatus().getCode() == 204;
           more = isEnd && pending != null && Long.parseLong(pending) > 0;
