@@ -15,7 +15,7 @@ const (
 	version     = 2
 	gapPatience = 200 * time.Millisecond
 	gapDoubt    = time.Second
-	gapExpired  = 5 * time.Second
+	gapExpired  = 10 * time.Second
 	gapLimit    = 30 * time.Second
 	apiTimeout  = 5 * time.Second
 )

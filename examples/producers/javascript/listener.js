@@ -10,7 +10,7 @@ const TERMINAL = new Set(["run_completed", "run_failed", "run_cancelled", "run_s
 const GAP_PATIENCE = 200; // milliseconds
 const SILENCE_PATIENCE = [1000, 2000, 5000, 10000];
 const GAP_DOUBT = 1000;
-const GAP_EXPIRED = 5000;
+const GAP_EXPIRED = 10000;
 const GAP_LIMIT = 30000;
 
 // Null for what is no event batch at all.

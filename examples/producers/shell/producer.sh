@@ -191,7 +191,7 @@ listen() { # SUBJECT BEHIND [POSITION]
       replay "$1"
       for line in ${replayed[@]+"${replayed[@]}"}; do merge "$line" '{stored: .}'; done
       replayed=()
-      if ((gap_since && SECONDS - gap_since > 5)); then tell '{"skip":true}'; else tell '{"skip":false}'; fi
+      if ((gap_since && SECONDS - gap_since > 10)); then tell '{"skip":true}'; else tell '{"skip":false}'; fi
       if ((silences)) && [ "$unread" = true ]; then begin_anew; fi
     fi
     lines=(${heard[@]+"${heard[@]}"}) heard=()

@@ -20,7 +20,7 @@ final class Listener {
   private static final long GAP_PATIENCE = 200; // milliseconds
   private static final long[] SILENCE_PATIENCE = {1000, 2000, 5000, 10000};
   private static final long GAP_DOUBT = 1000;
-  private static final long GAP_EXPIRED = 5000;
+  private static final long GAP_EXPIRED = 10000;
   private static final long GAP_LIMIT = 30_000;
   private static final byte[] CATCH_UP = {};
 
