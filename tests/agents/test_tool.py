@@ -101,6 +101,25 @@ async def test_a_sync_tool_runs_in_a_thread_with_the_callers_context_variables()
     assert variable.get() == "set by the caller"
 
 
+async def test_a_tool_that_asks_for_no_context_needs_none():
+    @tool
+    def double(number: int) -> int:
+        return 2 * number
+
+    @tool
+    async def triple(number: int) -> int:
+        return 3 * number
+
+    @tool
+    def who(context: ToolContext) -> str:
+        return context.session
+
+    assert await double.call({"number": 2}) == "4"
+    assert await triple.call({"number": 2}, None) == "6"
+    with pytest.raises(InvalidTool, match="asks for a ToolContext"):
+        await who.call({})
+
+
 async def test_sync_tools_do_not_wait_for_one_another():
     together = threading.Barrier(64, timeout=30)
 
