@@ -99,6 +99,10 @@ bench *ARGS: setup
     if [ "${1:-}" = plot ]; then "{{just_executable()}}" setup bench; fi
     exec "{{bin}}/python" -m benchmarks "$@"
 
+# a real model, SmolLM2 served by llama.cpp on this machine, before each adapter that its server speaks
+test-local *ARGS: setup (setup "local")
+    @"{{bin}}/python" -m pytest tests/models/test_local_model.py -m local "$@"
+
 # everything that can be checked without running it
 check: setup
     "{{bin}}/ruff" check
@@ -137,5 +141,6 @@ lock *ARGS: setup
     for group in quickstart openai docs bench containers; do
         compile --group $group --constraint requirements/dev.lock --output-file requirements/$group.lock "$@"
     done
+    compile --no-deps --group local --constraint requirements/dev.lock --output-file requirements/local.lock "$@"
     compile --group image --constraint requirements/dev.lock --output-file deploy/requirements.lock "$@"
     printf 'hatchling\nsetuptools\n' | compile --constraint requirements/dev.lock --output-file deploy/build.lock "$@" -
