@@ -21,6 +21,7 @@ LANGUAGES = [
     "shell",
     pytest.param("go", marks=pytest.mark.producers),
     pytest.param("java", marks=pytest.mark.producers),
+    pytest.param("rust", marks=[pytest.mark.producers, pytest.mark.timeout(900)]),  # the first compiles long
 ]
 
 

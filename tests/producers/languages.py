@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "examples" / "producers"
 CACHE = ROOT / ".cache" / "producers"
 BUILD_TIMEOUT = 100  # seconds; a first build downloads
+COMPILE_TIMEOUT = 600  # seconds; a first build in Rust compiles a hundred packages
 
 Command = list[str]
 
@@ -60,6 +61,18 @@ def _java(sources: Path) -> Command:
     return [java, "-cp", f"{directory}/classes:{directory}/lib/*", "producer.Producer"]
 
 
+def _rust(sources: Path) -> Command:
+    cargo = shutil.which("cargo", path=f"{os.environ['PATH']}:{Path.home() / '.cargo' / 'bin'}")
+    if cargo is None:
+        raise Unavailable("no cargo")
+
+    def build(directory: Path) -> None:
+        _download([cargo, "fetch", "--locked", "--quiet"], directory)
+        _compile([cargo, "build", "--locked", "--offline", "--quiet"], directory, timeout=COMPILE_TIMEOUT)
+
+    return [str(_built(sources, build) / "target" / "debug" / "producer")]
+
+
 def _shell(sources: Path) -> Command:
     _tool("jq")
     return [_tool("bash"), str(sources / "producer.sh")]
@@ -69,6 +82,7 @@ _LANGUAGES: dict[str, Callable[[Path], Command]] = {
     "javascript": _javascript,
     "go": _go,
     "java": _java,
+    "rust": _rust,
     "shell": _shell,
 }
 
@@ -101,12 +115,12 @@ def _download(line: Command, directory: Path) -> None:
         raise Unavailable(f"`{' '.join(line)}` failed: {said!r}") from error
 
 
-def _compile(line: Command, directory: Path) -> None:
+def _compile(line: Command, directory: Path, *, timeout: float = BUILD_TIMEOUT) -> None:
     try:
-        _run(line, directory)
+        _run(line, directory, timeout=timeout)
     except subprocess.CalledProcessError as error:
         raise AssertionError(error.stderr.decode()) from None
 
 
-def _run(line: Command, directory: Path) -> None:
-    subprocess.run(line, cwd=directory, check=True, capture_output=True, timeout=BUILD_TIMEOUT)
+def _run(line: Command, directory: Path, *, timeout: float = BUILD_TIMEOUT) -> None:
+    subprocess.run(line, cwd=directory, check=True, capture_output=True, timeout=timeout)
