@@ -169,13 +169,13 @@ class Requests:
                     raise NoResponders(f"nobody listens on {subject}")
                 yield message
 
-    async def send(self, subject: str, data: bytes) -> None:
+    async def send(self, subject: str, data: bytes, *, headers: Mapping[str, str] | None = None) -> None:
         """Publishes without waiting.
 
         Raises `BrokerRefused` for what is too large, `BrokerUnavailable` if it cannot even be sent.
         """
-        if not self._sent(subject, data, "", None):
-            await self._send(subject, data, "", None)
+        if not self._sent(subject, data, "", headers):
+            await self._send(subject, data, "", headers)
 
     def _sent(self, subject: str, data: bytes, reply: str, headers: Mapping[str, str] | None) -> bool:
         """Whether it is on its way, as nearly always."""

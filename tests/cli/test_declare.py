@@ -27,7 +27,7 @@ async def test_what_is_not_given_stays_as_it_is(
     env: Env, namespace: str, jetstream: JetStream, tmp_path: Path
 ):
     made = await _declared("--partitions", "8", "--max-turns", "100", cwd=tmp_path, env=env)
-    ages = {"events_max_age": 86400.0}
+    ages = {"events_max_age": 86400.0, "events_kept": [600.0, 86400.0, 604800.0]}
     assert made == {"namespace": namespace, "partitions": 8, "backlog": 32, "replicas": 1, **ages}
     assert (await _declared("--backlog", "5", cwd=tmp_path, env=env))["backlog"] == 5
     again = await called("declare", cwd=tmp_path, **env)

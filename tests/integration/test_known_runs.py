@@ -261,6 +261,7 @@ async def test_a_stream_that_takes_no_events_is_told_and_runs_go_on_when_it_does
                 "retention": "limits",
                 "storage": "file",
                 "num_replicas": 1,
+                "allow_msg_ttl": True,
                 "max_age": 24 * 3600 * 10**9,
             }
             change = (

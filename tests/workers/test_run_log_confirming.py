@@ -33,10 +33,10 @@ class Stream:
             await self.answers.wait()
             self.acknowledged.append(batch)
 
-    async def send(self, _subject, _batch):
+    async def send(self, _subject, _batch, headers=None):
         """Nobody waits for it."""
 
-    async def publish_soon(self, _subject, batch, stored):
+    async def publish_soon(self, _subject, batch, stored, headers=None, refused=None):
         self.posted.append((batch, stored))
 
     def has(self, text):

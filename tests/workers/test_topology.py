@@ -14,12 +14,15 @@ from atto.broker.server import EmbeddedBroker
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable, TopologyMismatch
 from atto_client import Client, Overloaded
 from atto_workers import Topology
-from atto_workers.topology import Declared, stream_info
+from atto_workers.run.keeping import Kept
+from atto_workers.topology import EVENTS_MAX_BYTES, Declared, stream_info
 
 
 async def test_it_may_be_declared_again_and_by_many_at_once(jetstream: JetStream, namespace: str):
     declared = await asyncio.gather(*(Topology(namespace).declare(jetstream) for _ in range(8)))
-    assert declared == [Declared(partitions=64, backlog=32, replicas=1, events_max_age=24 * 3600.0)] * 8
+    kept = Kept(deltas=600, records=24 * 3600, openings=7 * 24 * 3600)
+    expected = Declared(partitions=64, backlog=32, replicas=1, events_max_age=24 * 3600.0, events_kept=kept)
+    assert declared == [expected] * 8
 
 
 async def test_another_partition_count_is_refused_with_what_to_do(jetstream: JetStream, namespace: str):
@@ -45,7 +48,9 @@ async def test_what_is_given_is_enforced_and_the_rest_kept(jetstream: JetStream,
     assert events is not None
     assert (turns.config["max_msgs_per_subject"], turns.config["max_msgs"]) == (5, 100)
     assert turns.config["discard_new_per_subject"] is True
-    assert events.config["max_age"] == 60_000_000_000
+    assert Kept.of(events.config) == Kept(deltas=60, records=60, openings=7 * 24 * 3600)
+    assert events.config["max_age"] > 7 * 24 * 3600 * 1_000_000_000
+    assert (await Topology(namespace, deltas_max_age=5).declare(jetstream)).events_kept == (5, 60, 604_800)
     await Topology(namespace, backlog=7).declare(jetstream)
     turns = await stream_info(jetstream, f"{namespace}-TURNS")
     assert turns is not None
@@ -152,6 +157,29 @@ async def test_no_bound_at_all_stays_none(jetstream: JetStream, namespace: str):
     assert info.config["max_age"] == 0
 
 
+async def test_a_stream_of_events_of_an_older_version_gets_its_ages_from_the_admin_only(
+    jetstream: JetStream, namespace: str
+):
+    stream = f"{namespace}-EVENTS"
+    old = {
+        "name": stream,
+        "subjects": [f"{namespace}.event.*.*", f"{namespace}.fence.*.*"],
+        "max_age": 3 * 3600 * 1_000_000_000,
+        "allow_direct": True,
+    }
+    await jetstream.api(f"STREAM.CREATE.{stream}", old)
+    await jetstream.publish(f"{namespace}.event.s.r", b"{}")
+    declared = await Topology(namespace).declare(jetstream)  # as a worker does
+    assert (declared.events_max_age, declared.events_kept) == (3 * 3600, None)
+    declared = await Topology(namespace).declare(jetstream, renew=True)
+    assert declared.events_kept == (600, 3 * 3600, 7 * 24 * 3600)
+    info = await stream_info(jetstream, stream)
+    assert info is not None
+    assert (info.config["discard"], info.config["max_bytes"]) == ("new", EVENTS_MAX_BYTES)
+    assert await jetstream.last(stream, f"{namespace}.event.s.r") is not None
+    assert await Topology(namespace).declare(jetstream) == declared
+
+
 async def test_a_bound_below_what_is_stored_drops_nothing(jetstream: JetStream, namespace: str):
     await Topology(namespace, turns_max_bytes=0).declare(jetstream)
     stream = f"{namespace}-TURNS"
@@ -185,7 +213,8 @@ async def test_a_namespace_that_is_full_of_bytes_refuses_with_words(
 
 NO_ROOM = [
     ("max_file_store: 50MB", "", "TURNS.*134,217,728 bytes.*10047.*--turns-max-bytes BYTES.*0 sets nothing"),
-    ("max_file_store: 200MB", "", "DEAD.*10047.*atto declare --dead-max-bytes"),
+    ("max_file_store: 200MB", "", "EVENTS.*10047.*atto declare --events-max-bytes"),
+    ("max_file_store: 450MB", "", "DEAD.*10047.*atto declare --dead-max-bytes"),
     ("", "max_file: 50MB", r"TURNS.*--turns-max-bytes.*Topology\(turns_max_bytes=…\)"),
     ("", "max_file: 1GB, disk_max_stream_bytes: 10MB", "10122.*--turns-max-bytes.*max_stream_bytes"),
     ("", "max_file: 1GB, max_bytes_required: true", "EVENTS.*10113.*max_bytes_required"),
@@ -203,9 +232,14 @@ async def test_a_broker_without_room_is_told_with_the_bound_to_lower(server: str
             JetStream(connection) as jetstream,
         ):
             with pytest.raises(BrokerRefused, match=said):
-                await Topology().declare(jetstream)
+                await Topology(events_max_bytes=0 if "required" in account else None).declare(jetstream)
             if "max_file_store" in server or account == "max_file: 50MB":
-                small = Topology(turns_max_bytes=10 << 20, cancels_max_bytes=1 << 20, dead_max_bytes=10 << 20)
+                small = Topology(
+                    turns_max_bytes=10 << 20,
+                    events_max_bytes=10 << 20,
+                    cancels_max_bytes=1 << 20,
+                    dead_max_bytes=10 << 20,
+                )
                 assert (await small.declare(jetstream)).partitions == 64
 
 
@@ -215,4 +249,4 @@ async def test_what_the_broker_sets_aside_fits_a_small_volume(jetstream: JetStre
     found = [await stream_info(jetstream, name) for name in (*names, f"KV_{namespace}-members")]
     bounds = [info.config["max_bytes"] for info in found if info is not None]
     assert len(bounds) == 5
-    assert sum(bound for bound in bounds if bound > 0) <= 256 << 20
+    assert sum(bound for bound in bounds if bound > 0) <= 512 << 20

@@ -26,6 +26,7 @@ def explained(error: BrokerRefused, config: Mapping[str, Any], subjects: Subject
     size = "no bound" if max_bytes < 0 else f"a bound of {max_bytes:,} bytes, which the broker sets aside"
     settings = {
         subjects.turns_stream: "turns_max_bytes",
+        subjects.events_stream: "events_max_bytes",
         subjects.cancels_stream: "cancels_max_bytes",
         subjects.dead_stream: "dead_max_bytes",
     }

@@ -9,13 +9,14 @@ from atto.broker.refusals import STREAM_NOT_FOUND
 from atto.broker.requests import TIMEOUT
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable, NoResponders, TopologyMismatch
 from atto.protocol.subjects import Subjects
+from atto_workers.run.keeping import KEPT_KEY, RECORDS_MAX_AGE, Kept
 from atto_workers.storage import explained
 
 PARTITIONS = 64
 BACKLOG = 32
 DUPLICATE_WINDOW = 120
 """Seconds for which the broker remembers a turn's id, so that a repeated submit is no second turn."""
-# The broker sets the bytes of all bounds aside when it makes the streams: together 224 MiB, so that a
+# The broker sets the bytes of all bounds aside when it makes the streams: together 480 MiB, so that a
 # namespace fits a laptop and a small volume.
 TURNS_MAX_BYTES = 128 << 20
 """Bytes of turns that have not ended; the broker refuses more."""
@@ -29,8 +30,10 @@ DEAD_MAX_BYTES = 64 << 20
 DEAD_MAX_AGE = 30 * 24 * 3600
 """Seconds for which dead letters are kept."""
 MEMBERS_MAX_BYTES = 8 << 20
-EVENTS_MAX_AGE = 24 * 3600
+EVENTS_MAX_AGE = RECORDS_MAX_AGE
 """Seconds for which a run can be replayed, resumed after a crash, and cancelled before it starts."""
+EVENTS_MAX_BYTES = 256 << 20
+"""Bytes of events; the broker refuses more, and runs wait until some have expired."""
 
 _SECOND = 1_000_000_000
 PARTITIONS_KEY = "atto-partitions"
@@ -48,12 +51,17 @@ class BrokerUnfit(BrokerUnavailable):
 
 
 class Declared(NamedTuple):
-    """What the broker says is in force. `events_max_age`: seconds, None for ever."""
+    """What the broker says is in force.
+
+    `events_max_age`: seconds for which a run's records are kept, None for ever. `events_kept`: likewise by
+    kind; None in a namespace of an older version, where messages do not say for how long they are kept.
+    """
 
     partitions: int
     backlog: int
     replicas: int
     events_max_age: float | None = None
+    events_kept: Kept | None = None
 
 
 class _State(msgspec.Struct):
@@ -93,7 +101,10 @@ class Topology:
     first time; one that is given is enforced. `partitions` (default 64) is fixed for the namespace's life.
     `backlog` (32): unfinished turns a session may have. `max_turns` (no limit): unfinished turns of all
     sessions. `replicas` (1): copies of each stream in a cluster, and of the sessions' bucket, if there is
-    one. `events_max_age` (24 hours): seconds for which events are kept. `turns_max_bytes` (128 MiB),
+    one. `events_max_age` (24 hours): seconds for which a run's records are kept, so that it can be replayed
+    and resumed; `deltas_max_age` (10 minutes): likewise messages of nothing but deltas, which records repeat.
+    `events_max_bytes` (256 MiB): what the broker keeps of events; 0 for no bound; more is refused, and runs
+    wait. `turns_max_bytes` (128 MiB),
     `cancels_max_bytes` (24 MiB), `dead_max_bytes` (64 MiB): what the broker keeps of unfinished turns, of
     cancellations and of dead letters; 0 for no bound. Of turns and cancellations more is refused, of dead
     letters the oldest go first. `dead_max_age` (30 days): seconds for which those are kept; 0 for ever.
@@ -108,6 +119,8 @@ class Topology:
         max_turns: int | None = None,
         replicas: int | None = None,
         events_max_age: float | None = None,
+        deltas_max_age: float | None = None,
+        events_max_bytes: int | None = None,
         turns_max_bytes: int | None = None,
         cancels_max_bytes: int | None = None,
         dead_max_bytes: int | None = None,
@@ -119,6 +132,7 @@ class Topology:
         if max_turns is not None and max_turns < 0:
             raise ValueError(f"max_turns must be at least 0 (no bound), not {max_turns}")
         for name, value in (
+            ("events_max_bytes", events_max_bytes),
             ("turns_max_bytes", turns_max_bytes),
             ("cancels_max_bytes", cancels_max_bytes),
             ("dead_max_bytes", dead_max_bytes),
@@ -138,9 +152,9 @@ class Topology:
             "max_bytes": _or_none(dead_max_bytes),
             "max_age": None if dead_max_age is None else int(dead_max_age * _SECOND),
         }
-        self._events: dict[str, Any] = {
-            "max_age": None if events_max_age is None else int(events_max_age * _SECOND)
-        }
+        self._events: dict[str, Any] = {"max_bytes": _or_none(events_max_bytes)}
+        self._records_max_age = events_max_age
+        self._deltas_max_age = deltas_max_age
         self._replicas = replicas
 
     async def declare(self, jetstream: JetStream, *, renew: bool = False) -> Declared:
@@ -163,8 +177,9 @@ class Topology:
         ):
             await self._ensure(jetstream, wanted, given, renew=renew)
         await self._replicate_sessions(jetstream)
-        max_age = events.get("max_age", 0) / _SECOND or None
-        return Declared(partitions, config["max_msgs_per_subject"], config["num_replicas"], max_age)
+        kept = Kept.of(events)
+        max_age = events.get("max_age", 0) / _SECOND or None if kept is None else kept.records
+        return Declared(partitions, config["max_msgs_per_subject"], config["num_replicas"], max_age, kept)
 
     async def _ensure(
         self, jetstream: JetStream, wanted: dict[str, Any], given: dict[str, Any], *, renew: bool
@@ -191,6 +206,8 @@ class Topology:
                 changes["subject_transform"] = transform
         if renew and info is not None:
             changes = {**_renewed(info, wanted), **changes}
+        if name == self.subjects.events_stream:
+            changes.update(self._kept_anew({**config, **changes}, renew=renew))
         subjects = config.get("subjects", [])
         if missing := [subject for subject in wanted["subjects"] if subject not in subjects]:
             changes["subjects"] = [*subjects, *missing]
@@ -204,6 +221,31 @@ class Topology:
         except BrokerRefused as error:
             raise explained(error, config, self.subjects) from None
         return _infos.decode(reply).config
+
+    def _kept_anew(self, config: dict[str, Any], *, renew: bool) -> dict[str, Any]:
+        """What changes in a stream of events for the ages that are given, or when it is renewed."""
+        known = Kept.of(config)
+        records, deltas = self._records_max_age, self._deltas_max_age
+        if known is None and not renew:
+            return {} if records is None else _aged(config, records)
+        if known is None:
+            before = config.get("max_age", 0) / _SECOND
+            kept = Kept.given(deltas=deltas, records=records or before or None)
+        elif records is None and deltas is None:
+            return {}
+        else:
+            kept = Kept.given(
+                deltas=known.deltas if deltas is None else deltas,
+                records=known.records if records is None else records,
+            )
+        if kept == known:
+            return {}
+        metadata: dict[str, str] = config.get("metadata") or {}
+        return {
+            "allow_msg_ttl": True,
+            "metadata": {**metadata, KEPT_KEY: str(kept)},
+            **_aged(config, kept.stream),
+        }
 
     async def _replicate_sessions(self, jetstream: JetStream) -> None:
         """The store makes its bucket by itself, once; who gives `replicas` later means the sessions, too."""
@@ -250,12 +292,18 @@ class Topology:
         return {"src": self.subjects.submitted, "dest": self.subjects.partitioned(partitions)}
 
     def _events_config(self) -> dict[str, Any]:
+        """It tells what runs have done: a full stream refuses, and drops nothing before its time."""
+        kept = Kept.given(deltas=self._deltas_max_age, records=self._records_max_age)
         config = self._log(
             self.subjects.events_stream,
             self.subjects.events,
+            discard="new",
             max_msgs_per_subject=-1,
             max_msgs=-1,
-            max_age=self._events["max_age"] or EVENTS_MAX_AGE * _SECOND,
+            max_bytes=self._events["max_bytes"] or EVENTS_MAX_BYTES,
+            max_age=int(kept.stream * _SECOND),
+            allow_msg_ttl=True,
+            metadata={BOUNDS_KEY: "1", KEPT_KEY: str(kept)},
         )
         return {**config, "subjects": [self.subjects.events, self.subjects.fences]}
 
@@ -315,6 +363,11 @@ class Topology:
             "allow_direct": True,
             **settings,
         }
+
+
+def _aged(config: dict[str, Any], seconds: float) -> dict[str, Any]:
+    max_age = int(seconds * _SECOND)
+    return {} if config.get("max_age") == max_age else {"max_age": max_age}
 
 
 def _or_none(bound: int | None) -> int | None:

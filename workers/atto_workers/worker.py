@@ -309,7 +309,11 @@ class Worker:
         past = EventsPast(jetstream, self._subjects)
         serve(health.watch(past.check), "events watch")
         outbox = Outbox(
-            jetstream, is_replicated=is_replicated, max_age=declared.events_max_age, health=health
+            jetstream,
+            is_replicated=is_replicated,
+            max_age=declared.events_max_age,
+            kept=declared.events_kept,
+            health=health,
         )
         serve(outbox.serve(), "outbox")
         serve(outbox.keep(), "journal keeper")

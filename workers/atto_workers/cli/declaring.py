@@ -30,7 +30,17 @@ def declare(
         int | None, Parameter(help="Unfinished turns in all; 0: any number.", validator=in_range(0))
     ] = None,
     events_max_age: Annotated[
-        float | None, Parameter(help="Seconds for which events are kept.", validator=in_range(*EVENTS_AGES))
+        float | None,
+        Parameter(help="Seconds for which runs can be replayed.", validator=in_range(*EVENTS_AGES)),
+    ] = None,
+    deltas_max_age: Annotated[
+        float | None,
+        Parameter(
+            help="Seconds for which their single words are kept.", validator=in_range(1, EVENTS_AGES[1])
+        ),
+    ] = None,
+    events_max_bytes: Annotated[
+        int | None, Parameter(help="Bytes of events; 0: any number.", validator=in_range(0))
     ] = None,
     turns_max_bytes: Annotated[
         int | None, Parameter(help="Bytes of unfinished turns; 0: any number.", validator=in_range(0))
@@ -68,6 +78,8 @@ def declare(
             backlog=backlog,
             max_turns=max_turns,
             events_max_age=events_max_age,
+            deltas_max_age=deltas_max_age,
+            events_max_bytes=events_max_bytes,
             turns_max_bytes=turns_max_bytes,
             cancels_max_bytes=cancels_max_bytes,
             dead_max_bytes=dead_max_bytes,

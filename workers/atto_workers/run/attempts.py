@@ -77,6 +77,8 @@ class Attempts:
         lost = progress.lost
         if not progress.messages:
             lost = self._past.may_have_lost(past, delivery.timestamp_ms)
+        elif lost is None and progress.terminal is None:
+            lost = past.may_have_outlived_records(progress.said_at)
         return structs.replace(progress, fence=fence, lost=lost)
 
     async def _put_fence(self, subject: str) -> int:
@@ -84,10 +86,10 @@ class Attempts:
 
         Nearly always it is the first one. Another owner's is found by its refusal.
         """
-        expected = 0
+        expected, kept = 0, self._outbox.lifetimes.openings
         while True:
             try:
-                taken = await self._jetstream.publish(subject, b"", headers={EXPECTED: str(expected)})
+                taken = await self._jetstream.publish(subject, b"", headers={EXPECTED: str(expected), **kept})
             except BrokerRefused as error:
                 if error.err_code == WRONG_LAST_SEQUENCE_CONSTANT:
                     raise BrokerUnavailable(str(error)) from error
@@ -122,6 +124,7 @@ class Attempts:
                 subject,
                 after=progress.read_to,
                 health=self._outbox.health,
+                kept=self._outbox.lifetimes.openings,
             ),
             inherited=progress.messages,
             assure=lambda: self._assure(claim),

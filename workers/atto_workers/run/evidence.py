@@ -9,6 +9,7 @@ from atto.broker.jetstream import JetStream
 from atto.broker.refusals import STREAM_NOT_FOUND
 from atto.protocol.errors import BrokerRefused, NoResponders
 from atto.protocol.subjects import Subjects
+from atto_workers.run.keeping import Kept
 
 _SECOND = 1_000_000_000
 _NEVER = datetime(1, 1, 1, tzinfo=UTC)
@@ -46,18 +47,28 @@ class StreamPast(msgspec.Struct):
         state = self.state
         if state.first_seq <= 1 or _ms(state.last_ts) < since_ms:
             return None  # nothing was ever removed, or nothing has come since
-        if state.messages and _ms(state.first_ts) <= since_ms:
-            return None  # they are removed from the oldest on
-        max_age = self.config.get("max_age", 0) / _SECOND
+        kept = Kept.of(self.config)
+        max_age = self.config.get("max_age", 0) / _SECOND if kept is None else kept.openings
         if max_age and _ms(self.ts) - since_ms >= max_age * 1000:
             return f"events are kept for {max_age:g} s, and the turn was accepted before that"
+        if state.messages and _ms(state.first_ts) <= since_ms:
+            return None  # openings are removed from the oldest on, and no other message is kept for longer
         if not state.messages:
             return _PURGED
         if self._may_have_been_full():
             return "the stream of events is full, and may have pushed the run's out"
         return None
 
+    def may_have_outlived_records(self, said_at: float) -> str | None:
+        """How records may be gone of a run whose newest message came at `said_at`; None if that cannot be."""
+        kept = Kept.of(self.config)
+        if kept is None or self.ts.timestamp() - said_at < kept.records:
+            return None
+        return f"what a run did is kept for {kept.records:g} s, and it said nothing since"
+
     def _may_have_been_full(self) -> bool:
+        if self.config.get("discard") == "new":
+            return False
         bounds = ((state_of, self.config.get(name, -1)) for state_of, name in (
             (self.state.bytes, "max_bytes"),
             (self.state.messages, "max_msgs"),

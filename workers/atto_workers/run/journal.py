@@ -2,11 +2,13 @@
 
 import contextlib
 from collections.abc import Iterable
+from datetime import datetime
 from typing import NamedTuple
 
+import msgspec
 from msgspec import Struct, field
 
-from atto.broker.jetstream import JetStream
+from atto.broker.jetstream import JetStream, Stored
 from atto.protocol import codec
 from atto.protocol.errors import InvalidTurn
 from atto.protocol.events import (
@@ -57,6 +59,7 @@ class Progress(Struct):
     fence which this worker wrote before it read; 0 if it read nothing. `lost`: why the journal may have held
     more than that, in words; None if it cannot. `children`: how far each child of the run
     came, by path. `answer`: of a child that has ended. `recorded`: the number of the last record.
+    `said_at`: when the newest message came, in seconds of the broker's clock.
     """
 
     attempt: int = 0
@@ -74,6 +77,7 @@ class Progress(Struct):
     children: dict[str, "Progress"] = field(default_factory=dict[str, "Progress"])
     answer: AgentCompleted | None = None
     recorded: int = 0
+    said_at: float = 0.0
 
     @property
     def own_usage(self) -> Usage:
@@ -106,10 +110,11 @@ async def read_progress(jetstream: JetStream, stream: str, subject: str) -> Prog
     batches: list[EventBatch] = []
     messages: dict[bytes, None] = {}  # those that were published again once only
     read_to = 0
+    newest: Stored | None = None
     unreadable: str | None = None
     async with contextlib.aclosing(jetstream.read_to_end(stream, subject)) as reading:
         async for stored in reading:
-            read_to = stored.sequence
+            read_to, newest = stored.sequence, stored
             try:
                 batches.append(codec.decode_batch(stored.data))
             except InvalidTurn as error:
@@ -121,6 +126,8 @@ async def read_progress(jetstream: JetStream, stream: str, subject: str) -> Prog
         progress.lost = f"a part of the run's events cannot be read: {unreadable}"
     progress.messages = list(messages)
     progress.read_to = read_to
+    if newest is not None:
+        progress.said_at = msgspec.convert(newest.headers["Nats-Time-Stamp"], datetime).timestamp()
     return progress
 
 

@@ -12,7 +12,7 @@ of an attempt, unless the journal is as that attempt knows it, and what is confi
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -96,11 +96,14 @@ class RunLog:
         self._size = 0
         self._reserved: int | None = None  # how many events of the buffer may leave before a confirmation
         self._sent: list[bytes] = list(inherited)
+        self._lifetimes = outbox.lifetimes
+        self._kept: list[Mapping[str, str]] = list(map(self._lifetimes.of_message, inherited))
         self._guarded: set[int] = set()
         self._confirmed = len(self._sent)
         self._generation = outbox.connection.stats["reconnects"]
         self._limit = outbox.connection.max_payload - _HEADROOM
         self._repeats = False
+        self._repeats_deltas = False
         self._ends_soon = False
         self._kept_at = 0.0 if inherited else asyncio.get_running_loop().time()
         self._unstored: set[int] = set()
@@ -166,13 +169,17 @@ class RunLog:
 
     def repeat(self) -> None:
         """Publishes all of it once more, soon, without waiting; `confirm` does not rely on that."""
-        self._repeats = True
+        self._repeats_deltas = True
         if self._opening is not None:
             self._opening.disturb()
+        self._repeat()
+
+    def _repeat(self) -> None:
+        self._repeats = True
         self._outbox.offer(self)
 
     async def keep(self, period: float) -> None:
-        """Publishes all of it once more if that was long ago, and renews the fence: the stream forgets."""
+        """Publishes all records once more if that was long ago, and renews the fence: the stream forgets."""
         now = asyncio.get_running_loop().time()
         if now - self._kept_at < period or self._confirming.locked() or self._is_silenced():
             return
@@ -181,10 +188,13 @@ class RunLog:
             if self._fence is not None and self._fence.sequence:
                 with contextlib.suppress(BrokerUnavailable, BrokerRefused):
                     taken = await self._outbox.jetstream.publish(
-                        self._fence.subject, b"", headers=self._fence.headers, timeout=PATIENCE
+                        self._fence.subject,
+                        b"",
+                        headers={**self._fence.headers, **self._lifetimes.openings},
+                        timeout=PATIENCE,
                     )
                     self._fence = self._fence._replace(sequence=taken.sequence)
-        self.repeat()
+        self._repeat()
 
     async def send(self) -> None:
         """Publishes what has been appended, without waiting for the stream."""
@@ -194,9 +204,10 @@ class RunLog:
                 await self._open()
             return
         if self._repeats:
-            self._repeats = False
+            deltas, self._repeats, self._repeats_deltas = self._repeats_deltas, False, False
             for number, batch in enumerate(list(self._sent)):
-                if number not in self._guarded:
+                is_wanted = deltas or self._kept[number] is not self._lifetimes.deltas
+                if is_wanted and number not in self._guarded:
                     await self._send(number, batch)
         while self._buffer and self._reserved is None:
             batch = self._take()
@@ -205,12 +216,20 @@ class RunLog:
     async def _send(self, number: int, batch: bytes) -> None:
         if self._is_silenced():
             return
+        kept = self._kept[number] or None
         try:
-            if self._outbox.is_replicated:
+            # A stream that is full refuses; of deltas that may be gone nobody need know.
+            if self._outbox.is_replicated or (kept is not None and kept is not self._lifetimes.deltas):
                 self._unstored.add(number)
-                await self._outbox.jetstream.publish_soon(self._subject, batch, partial(self._stored, number))
+                await self._outbox.jetstream.publish_soon(
+                    self._subject,
+                    batch,
+                    partial(self._stored, number),
+                    headers=kept,
+                    refused=self._hear_refusal,
+                )
             else:
-                await self._outbox.jetstream.send(self._subject, batch)
+                await self._outbox.jetstream.send(self._subject, batch, headers=kept)
         except (nats.errors.Error, BrokerUnavailable, BrokerRefused):
             self._generation = -1  # it is published again before the run ends
 
@@ -218,11 +237,18 @@ class RunLog:
         self._unstored.discard(number)
         self._acknowledged.set()
 
+    def _hear_refusal(self, error: BrokerRefused | BrokerUnavailable) -> None:
+        """It is published again before the run ends, however long the stream is full."""
+        self._generation = -1
+        self._outbox.health.failed(error)
+
     async def _open(self) -> None:
         """Publishes the opening: of what is guarded only an end that comes first."""
         if self._opening is not None:
             number = len(self._sent)
-            await self._opening.send(self._take(self._reserved or None), partial(self._proven, number))
+            batch = self._take(self._reserved or None)
+            self._kept[number] = self._lifetimes.openings
+            await self._opening.send(batch, partial(self._proven, number))
 
     def _proven(self, number: int) -> None:
         self._confirmed = max(self._confirmed, number + 1)
@@ -293,13 +319,17 @@ class RunLog:
                 await self._wait_for(known)
             for number in self._unconfirmed(known, count, stats["reconnects"]):
                 is_guarded = number == count - 1 or number in self._guarded
+                headers = self._kept[number]
+                if is_guarded and self._fence is not None:
+                    headers = {**self._fence.headers, **headers}
                 await self._outbox.jetstream.publish(
-                    self._subject,
-                    self._sent[number],
-                    headers=self._fence.headers if is_guarded and self._fence is not None else None,
-                    timeout=PATIENCE,
+                    self._subject, self._sent[number], headers=headers or None, timeout=PATIENCE
                 )
                 self._unstored.discard(number)
+            if self._unstored and not self._outbox.is_replicated:
+                # They were answered before this one was, unless the connection lost the answers.
+                await self._wait_for(known)
+                self._check(known)
         except BaseException:
             self._generation = -1  # whatever became of it, all is published again
             raise
@@ -307,6 +337,10 @@ class RunLog:
             raise BrokerUnavailable("the connection was lost while a run's events were published")
         self._guarded.clear()
         self._confirmed = max(self._confirmed, count)
+
+    def _check(self, known: int) -> None:
+        if any(number < known for number in self._unstored):
+            raise BrokerUnavailable("the stream did not say that it has all of a run's records")
 
     def _unconfirmed(self, known: int, count: int, reconnects: int) -> Iterable[int]:
         """Which of the first `count` batches to publish and have acknowledged; `known` were sent before."""
@@ -341,6 +375,7 @@ class RunLog:
             self._reserved = left if left >= 0 else 0 if self._buffer else None
         batch = self._prefix + b",".join(events) + b"]}"
         self._sent.append(batch)
+        self._kept.append(self._lifetimes.of(events))
         return batch
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from atto.broker.jetstream import JetStream
 from atto.broker.refusals import MESSAGE_TOO_LARGE, WRONG_LAST_SEQUENCE, WRONG_LAST_SEQUENCE_CONSTANT
@@ -27,7 +27,7 @@ class Opening:
 
     `after`: the last sequence of the journal as it was read, 0 for a first attempt, which reads nothing: that
     the broker takes the opening is its proof that the run is new, whatever clocks and memories say.
-    `on_refused`: is told, once, that it is not.
+    `kept`: the header that says for how long. `on_refused`: is told, once, that it is not.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Opening:
         *,
         after: int,
         health: StreamHealth,
+        kept: Mapping[str, str] | None = None,
         on_refused: Callable[[], None] = _nothing,
     ) -> None:
         self.on_refused = on_refused
@@ -48,7 +49,7 @@ class Opening:
         self._subject = subject
         self._after = after
         self._health = health
-        self._headers = {EXPECTED: str(after)}
+        self._headers = {EXPECTED: str(after), **(kept or {})}
         self._batch = b""
         self._on_proven: Callable[[], None] = _nothing
         self._is_refused = False

@@ -7,6 +7,7 @@ from nats.aio.client import Client as Connection
 
 from atto.broker.jetstream import JetStream
 from atto_workers.run.health import StreamHealth
+from atto_workers.run.keeping import Kept, Lifetimes
 
 if TYPE_CHECKING:
     from atto_workers.run.log import RunLog
@@ -27,7 +28,7 @@ PROMPT = 8
 KEPT_FOR = 6
 """A run's events are published again in a sixth of the time for which the stream keeps them."""
 LONGEST_KEPT = 600.0
-"""Seconds after which they are in any case."""
+"""Seconds after which those of an earlier attempt are, and all where the stream may push them out."""
 SHORTEST_KEPT = 0.25
 """Seconds before they are again."""
 
@@ -39,8 +40,8 @@ class Outbox:
     and those of a busy worker, share messages, while a slow model's leave at once.
 
     `is_replicated`: the stream has replicas, and what is published while they elect a leader is lost.
-    `max_age`: seconds for which the stream keeps events; None: for ever. `health`: is told how the stream
-    takes them.
+    `max_age`: seconds for which the stream keeps records; None: for ever. `kept`: likewise by kind, where
+    each message says so. `health`: is told how the stream takes them.
     """
 
     def __init__(
@@ -49,12 +50,16 @@ class Outbox:
         *,
         is_replicated: bool = False,
         max_age: float | None = None,
+        kept: Kept | None = None,
         health: StreamHealth | None = None,
     ) -> None:
+        self.lifetimes = Lifetimes(kept)
         self.jetstream = jetstream
         self.health = StreamHealth() if health is None else health
         self.health.on_healed = self._healed
-        self._keep = LONGEST_KEPT if not max_age else min(LONGEST_KEPT, max_age / KEPT_FOR)
+        self._keep = LONGEST_KEPT if not max_age else max_age / KEPT_FOR
+        if kept is None:  # what others say may push it out
+            self._keep = min(LONGEST_KEPT, self._keep)
         self.is_replicated = is_replicated
         self._dirty: dict[RunLog, None] = {}
         self._waiting: dict[RunLog, None] = {}
@@ -83,7 +88,12 @@ class Outbox:
             log.repeat()
 
     def _healed(self) -> None:
-        """A stream that took nothing, as one that was full, refused events without a word."""
+        """A stream that took nothing, as one that was full, refused events without a word.
+
+        But for records, where it is asked for an answer to each.
+        """
+        if self.lifetimes.is_said:
+            return
         for log in self._logs:
             log.doubt()
 
@@ -114,7 +124,7 @@ class Outbox:
         """
         period = max(SHORTEST_KEPT, self._keep)
         while True:
-            await asyncio.sleep(period)
+            await asyncio.sleep(min(period, LONGEST_KEPT))
             for log in list(self._logs):
                 await log.keep(period)
 
