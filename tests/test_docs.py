@@ -67,7 +67,7 @@ async def output_of(directory: Path, *command: str) -> str:
                 "In Oslo it is sunny, says the weather agent about: Oslo.\n"
             ),
         ),
-        ("trouble.py", "I could not pay: the card was declined.\nmodel_error\n1\n"),
+        ("trouble.py", "I could not pay: the card was declined.\nmodel_error\n4\n"),
         ("recent.py", "I see 1 messages\n" + 3 * "I see 3 messages\n"),
         ("calls.py", "2 parts 1\n"),
     ],

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 from atto.agents.delegation import MAX_DELEGATION, AgentTool, delegation_depth
 from atto.agents.given_schema import checked
@@ -17,6 +17,7 @@ from atto.models.named import named
 from atto.protocol.errors import InvalidAgent, InvalidTool
 
 Instruction: TypeAlias = str | Callable[[Mapping[str, Any]], str | Awaitable[str]]
+Unfinished: TypeAlias = Literal["keep", "discard"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,8 @@ class Agent:
     answer must follow. `temperature`, `max_tokens` (of one model call) and `stop` mean what the provider
     says; `options` go to it as they are.
     `description`: what agents that may ask this one are told of it (see `as_tool`).
+    `unfinished`: what a session keeps of a run that was cancelled, or that failed after an effect: "keep":
+    what was said and done; "discard": only that it ended so.
 
     Raises `InvalidAgent`, `InvalidTool`, or `MissingExtra` if a model's package is not installed.
     """
@@ -50,6 +53,7 @@ class Agent:
     output_schema: Mapping[str, Any] | None = field(default=None, kw_only=True)
     options: Mapping[str, Any] = field(default_factory=dict[str, Any], kw_only=True)
     description: str = field(default="", kw_only=True)
+    unfinished: Unfinished = field(default="keep", kw_only=True)
     specs: tuple[ToolSpec, ...] = field(init=False, repr=False)
     delegation_depth: int = field(init=False, repr=False)
     _tools: dict[str, Tool[..., Any]] = field(init=False, repr=False)
@@ -73,6 +77,7 @@ class Agent:
             output_schema: Mapping[str, Any] | None = None,
             options: Mapping[str, Any] = ...,
             description: str = "",
+            unfinished: Unfinished = "keep",
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -154,6 +159,8 @@ class Agent:
             raise InvalidAgent("its instruction must be a str, or a function of the state that returns one")
         if callable(self.tools):
             raise InvalidAgent("its tools are a single function: give a sequence, as in `tools=[look_up]`")
+        if self.unfinished not in get_args(Unfinished):
+            raise InvalidAgent(f'unfinished is {self.unfinished!r}: give "keep" or "discard"')
         if self.max_steps < 1:
             raise InvalidAgent(f"max_steps is {self.max_steps}: a run needs at least 1 model call")
         if self.max_parallel_tools < 1:

@@ -124,7 +124,7 @@ class AcceptanceUnknown(CallerError):
 
 
 class RunFailed(CallerError):
-    """The run ended without an answer; nothing of it was committed to the session.
+    """The run ended without an answer. The session keeps its messages only if it had an effect.
 
     `reason` is the machine-readable code of the terminal event: `model_error`, `max_steps`, `agent_error`,
     `invalid_turn`, `unsupported_version`, `expired`, `attempts_exhausted`, `journal_lost` (whether it was run
@@ -142,7 +142,7 @@ class RunFailed(CallerError):
 
 
 class RunCancelled(CallerError):
-    """The run was cancelled; nothing of it was committed to the session."""
+    """The run was cancelled. The session keeps what was said and done, unless the agent discards it."""
 
     code = "run_cancelled"
 

@@ -30,6 +30,7 @@ class RunRecord(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False)
         ended: How it ended.
         code: Why it failed, for programs, as in `RunFailed`.
         reason: Why it failed or was cancelled, for people.
+        retryable: Whether the same input may succeed later, as in `RunFailed`.
         input: What was asked, for people: of a run that left no messages.
         usage: What its model calls cost, if that is known.
         agent: The agent that answered.
@@ -45,6 +46,7 @@ class RunRecord(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False)
     ended: Ended = "completed"
     code: str = ""
     reason: str = ""
+    retryable: bool = False
     input: str = ""
     usage: Usage | None = None
     agent: str = ""
@@ -92,7 +94,8 @@ class Commit(Struct, frozen=True, kw_only=True, omit_defaults=True):
         messages: Appended to the history.
         change: Applied to the state.
         ended: How the run ended; None for a checkpoint, which adds journal records only.
-        code: As of `RunRecord`, and so are `reason`, `input`, `usage`, `agent`, `absorbed` and `root`.
+        code: As of `RunRecord`, and so are `reason`, `retryable`, `input`, `usage`, `agent`,
+            `absorbed` and `root`.
         records: Appended to the journal records.
         drop_records: Whether those that are there are dropped first.
         continuation: Takes the place of the session's; None leaves it as it is.
@@ -105,6 +108,7 @@ class Commit(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ended: Ended | None = "completed"
     code: str = ""
     reason: str = ""
+    retryable: bool = False
     input: str = ""
     usage: Usage | None = None
     agent: str = ""
@@ -126,6 +130,7 @@ class Commit(Struct, frozen=True, kw_only=True, omit_defaults=True):
             ended=self.ended,
             code=self.code,
             reason=self.reason,
+            retryable=self.retryable,
             input=self.input,
             usage=self.usage,
             agent=self.agent,

@@ -84,8 +84,13 @@ def outcome(terminal: TerminalEvent) -> tuple[object, ...]:
         case RunCompleted():
             return ("completed", terminal.version, terminal.message.text)
         case RunFailed():
-            return ("failed", terminal.code)
+            return ("failed", terminal.code, terminal.version)
         case RunCancelled():
-            return ("cancelled",)
+            return ("cancelled", terminal.version)
         case RunSuspended():
             return ("suspended",)
+
+
+def version_of(terminal: TerminalEvent) -> int:
+    """That of the session which holds the run; 0 if none does."""
+    return getattr(terminal, "version", 0)

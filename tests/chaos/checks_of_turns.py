@@ -1,12 +1,14 @@
 """What is promised of turns: from acceptance to their one end and their place in the history."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from atto.protocol.events import RunCancelled, RunCompleted, RunFailed, TerminalEvent, TextDelta
-from tests.chaos.case import Case, Check, outcome
+from atto.protocol.events import RunCancelled, RunCompleted, RunFailed, TerminalEvent, TextDelta, is_terminal
+from atto.protocol.messages import Message
+from tests.chaos.case import Case, Check, outcome, version_of
 from tests.chaos.history import FOREVER, Turn
 from tests.chaos.messages import shape, unmatched_results
+from tests.chaos.turns import READ_ONLY
 
 ATTEMPTS = 5
 """Attempts that a turn has."""
@@ -90,12 +92,20 @@ def committed_once(case: Case) -> Iterator[str]:
 
 
 def completed_is_committed(case: Case) -> Iterator[str]:
-    """A completed run is in the history, and one that failed or was cancelled is not."""
-    places = {turn.label for turn in case.committed}
+    """A completed run is in the history, and so is one that was cancelled after it began.
+
+    One that failed is only after a call that may have had an effect.
+    """
+    places = {turn.label: turn for turn in case.committed}
     for label, terminals in case.outcomes().items():
-        if isinstance(terminals[0], RunCompleted) != (label in places):
-            found = "in" if label in places else "not in"
-            yield f"{label} ended as {outcome(terminals[0])} and is {found} the history"
+        terminal, found = terminals[0], places.get(label)
+        where = "not in" if found is None else "in"
+        if isinstance(terminal, RunFailed):
+            is_right = found is None or (terminal.version > 0 and _may_have_acted(found.messages))
+        else:
+            is_right = (version_of(terminal) > 0) == (found is not None)
+        if not is_right:
+            yield f"{label} ended as {outcome(terminal)} and is {where} the history"
 
 
 def explicit_refusal(case: Case) -> Iterator[str]:
@@ -132,23 +142,40 @@ def session_order(case: Case) -> Iterator[str]:
 
 
 def version_is_place(case: Case) -> Iterator[str]:
-    """A completed run's version is its place in the history, and the session's is the number of its turns."""
+    """Versions grow along the history, one a run that has begun; the session's is that of the last."""
     stored = case.history.stored
     if stored is None:
         yield "the session could not be read"
         return
-    if stored.version != len(case.committed):
-        yield f"version {stored.version} with {len(case.committed)} turns in the history"
-    places = {turn.label: turn.place for turn in case.committed}
-    for label, terminals in case.outcomes().items():
-        for terminal in terminals:
-            if isinstance(terminal, RunCompleted) and places.get(label, terminal.version) != terminal.version:
-                yield f"{label} is turn {places[label]} of the history, its version {terminal.version}"
+    outcomes = case.outcomes()
+    versions = {label: version for label, ends in outcomes.items() if (version := version_of(ends[0]))}
+    for version, count in Counter(versions.values()).items():
+        if count > 1:
+            yield f"{count} runs have made version {version}"
+    yield from (
+        f"{label} has made version {version}, the session is at {stored.version}"
+        for label, version in versions.items()
+        if version > stored.version
+    )
+    unheard = [turn for turn in case.history.turns.values() if _may_be_committed(turn, outcomes)]
+    kept = sum(turn.label not in versions for turn in case.committed)
+    if not len(versions) + kept <= stored.version <= len(versions) + len(unheard):
+        yield f"version {stored.version} with {len(versions)} commits heard of, {kept} others in the history"
+    last = 0
+    for turn in case.committed:
+        version = versions.get(turn.label, max(last + 1, turn.place))
+        if version < max(last + 1, turn.place):
+            yield f"{turn.label} is turn {turn.place} of the history, after version {last}, as {version}"
+        last = version
 
 
 def history_is_whole(case: Case) -> Iterator[str]:
-    """Each committed turn has the model calls, tool calls and results that its script asks for."""
+    """Each turn in the history has the model calls, tool calls and results that its script asks for.
+
+    All of them if it was completed; else those up to some point, and a result for each call.
+    """
     raised = {effect.call for effect in case.history.effects if effect.raised}
+    outcomes = case.outcomes()
     for committed in case.committed:
         turn = case.history.turns.get(committed.label)
         if turn is None:
@@ -157,20 +184,23 @@ def history_is_whole(case: Case) -> Iterator[str]:
         for tools in turn.script.steps:
             expected += [("assistant", *tools), ("tool", *tools)]
         expected.append(("assistant",))
-        if (found := [shape(message) for message in committed.messages]) != expected:
+        is_whole = not _may_be_unfinished(turn, outcomes)
+        found = [shape(message) for message in committed.messages]
+        if found != expected and (is_whole or not _is_beginning(found, expected)):
             yield f"{committed.label} is {found} in the history"
         yield from (
-            f"{committed.label}: {problem}" for problem in unmatched_results(committed.messages, raised)
+            f"{committed.label}: {problem}"
+            for problem in unmatched_results(committed.messages, raised, is_whole=is_whole)
         )
 
 
 def read_after_end(case: Case) -> Iterator[str]:
     """Whoever has heard a run's end reads a history that holds it."""
     heard = sorted(
-        (t, event.version, listener.label)
+        (t, version_of(event), listener.label)
         for listener in case.history.listeners.values()
         for t, event in listener.heard
-        if isinstance(event, RunCompleted)
+        if is_terminal(event) and version_of(event)
     )
     for read in case.history.reads:
         known = max(((version, label) for t, version, label in heard if t < read.t), default=(0, ""))
@@ -223,6 +253,28 @@ def others_go_on(case: Case) -> Iterator[str]:
         )
         if waited > case.terms.patience + turn.script.seconds:
             yield f"{label} was the next of its session for {waited:.1f} s"
+
+
+def _may_have_acted(messages: list[Message]) -> bool:
+    return any(call.name not in READ_ONLY for message in messages for call in message.tool_calls)
+
+
+def _may_be_committed(turn: Turn, outcomes: Mapping[str, list[TerminalEvent]]) -> bool:
+    """Whether its commit is one that nobody heard of."""
+    return turn.label not in outcomes and len(turn.offers) > len(turn.refusals)
+
+
+def _may_be_unfinished(turn: Turn, outcomes: Mapping[str, list[TerminalEvent]]) -> bool:
+    if turn.label in outcomes:
+        return not isinstance(outcomes[turn.label][0], RunCompleted)
+    return turn.script.fails or turn.has_raised or turn.cancel_asked
+
+
+def _is_beginning(found: list[tuple[str, ...]], expected: list[tuple[str, ...]]) -> bool:
+    """Whether a run that was ended has said so; what it was about to say may be there in part."""
+    if found[-1] == ("assistant",):
+        found = found[:-1]
+    return found == expected[: len(found)] and found[-1][0] != "assistant"
 
 
 def _may_hold_a_place(turn: Turn, end: float, at: float, patience: float) -> bool:

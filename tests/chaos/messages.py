@@ -19,17 +19,20 @@ def results_of(messages: Iterable[Message]) -> list[ToolResultPart]:
     return [part for part in parts if isinstance(part, ToolResultPart)]
 
 
-def unmatched_results(messages: list[Message], raised: Container[str]) -> Iterator[str]:
+def unmatched_results(
+    messages: list[Message], raised: Container[str], *, is_whole: bool = True
+) -> Iterator[str]:
     """What is wrong with the results: each call has one, its own, in the order of the calls.
 
-    Errors are those of calls that `raised`, and of such as must not run twice and were interrupted.
+    Errors are those of calls that `raised`, of such as must not run twice and were interrupted, and, unless
+    it `is_whole`, of those that the end of the run interrupted.
     """
     calls = [call.id for message in messages for call in message.tool_calls]
     results = results_of(messages)
     if calls != [result.call_id for result in results]:
         yield f"the calls are {calls}, the results {[result.call_id for result in results]}"
     for result in results:
-        if result.is_error and (result.call_id in raised or result.name in AT_MOST_ONCE):
+        if result.is_error and (not is_whole or result.call_id in raised or result.name in AT_MOST_ONCE):
             continue
         if result.is_error or not str(result.content).startswith(result.call_id):
             yield f"the result of {result.call_id} is {result.content!r}"

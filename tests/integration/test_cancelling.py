@@ -23,7 +23,7 @@ def stalling(reached: asyncio.Event, gate: asyncio.Event | None = None):
     return ScriptedModel.of(model)
 
 
-async def test_cancelling_an_executing_run_ends_its_model_stream_and_commits_nothing(worker, client):
+async def test_cancelling_an_executing_run_ends_its_model_stream_and_keeps_what_was_said(worker, client):
     reached = asyncio.Event()
     model = stalling(reached)
     async with worker(model):
@@ -35,10 +35,12 @@ async def test_cancelling_an_executing_run_ends_its_model_stream_and_commits_not
             await run.result()
         assert model.active == 0
         snapshot = await client.snapshot("s")
-        assert (await (await client.submit("s", "hi")).result()).version == 1
+        assert (await (await client.submit("s", "hi")).result()).version == 2
     assert isinstance(seen[-1], events.RunCancelled)
-    assert seen[-1].reason == "changed my mind"
-    assert snapshot.version == 0
+    assert (seen[-1].reason, seen[-1].version) == ("changed my mind", 1)
+    assert isinstance(seen[-2], events.ModelCompleted)
+    assert (seen[-2].message.text, seen[-2].finish) == ("so ", "cancelled")
+    assert [message.text for message in snapshot.messages] == ["wait", "so "]
 
 
 async def test_cancelling_reaches_a_tool(worker, client):

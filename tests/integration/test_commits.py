@@ -277,5 +277,7 @@ async def test_max_steps_ends_a_run_that_never_answers(worker, client):
     async with worker(Agent("loop", ScriptedModel.of(lambda _: call("again")), tools=[again], max_steps=3)):
         with pytest.raises(RunFailed, match="3 steps") as failure:
             await client.run("s", "hi").result()
-        assert (await client.snapshot("s")).version == 0
+        snapshot = await client.snapshot("s")
+    assert [message.role for message in snapshot.messages] == ["user", *["assistant", "tool"] * 3]
+    assert (snapshot.runs[-1].ended, snapshot.runs[-1].code) == ("failed", "max_steps")
     assert failure.value.reason == "max_steps"

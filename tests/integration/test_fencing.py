@@ -68,10 +68,10 @@ async def test_a_save_on_its_way_does_not_commit_a_run_that_the_next_owner_has_e
                     await asyncio.sleep(0.01)
             following = await client.run("s", "next").result()
     assert isinstance(seen[-1], events.RunCancelled)
-    assert (following.text, following.version) == ("answer to next", version + 1)
+    assert (following.text, following.version) == ("answer to next", version + 2)
     stored = await second_store.load("s")
-    assert [message.text for message in stored.messages[-2:]] == ["next", "answer to next"]
-    assert stored.record(run.run_id) is None
+    assert [message.text for message in stored.messages[-3:]] == ["answer to late", "next", "answer to next"]
+    assert stored.record(run.run_id).ended == "cancelled"
 
 
 async def test_the_last_words_of_a_former_owner_stand_if_they_came_before_the_next_one_spoke(

@@ -45,12 +45,14 @@ async def save(
     claim: Claim,
     *,
     make_sure: Callable[[], Awaitable[None]],
+    tries: int | None = STORE_TRIES,
 ) -> Snapshot:
     """Commits once, whatever the store loses on the way.
 
     A save whose outcome is unknown is looked up under its run id before it is tried again, never guessed.
     Raises `ConcurrentWrite` if another writer was first, `StoreUnavailable` if the commit is certainly not
-    there after `STORE_TRIES` tries, `GaveUp`; and what `make_sure` raises where the claim does not stand.
+    there after `tries` (None: it is waited for), `GaveUp`; and what `make_sure` raises where the claim does
+    not stand.
     """
     failures, backoff = 0, None
     while True:
@@ -69,7 +71,7 @@ async def save(
             if found.version != base.version:
                 raise ConcurrentWrite(f"session {base.session!r} has moved on") from None
             failures += 1
-            if failures == STORE_TRIES:
+            if failures == tries:
                 raise StoreUnavailable(words(error)) from error
             base = found
             # A successor may have fenced off what was found: a token is only good with a claim that stood
@@ -91,23 +93,6 @@ async def _saved_in_spite(
     if found.record(commit.run_id) is None:
         raise error
     return found
-
-
-async def fence(store: SessionStore, session: str, run_id: str, claim: Claim) -> Snapshot:
-    """Sees to it that no earlier owner can commit the run any more; the session as it is then.
-
-    Raises `ConcurrentWrite` if one has, or may have, `GaveUp`.
-    """
-    backoff = _backoff(claim)
-    while True:
-        base = await load(store, session, claim, tries=None)
-        if base.record(run_id) is not None:
-            raise ConcurrentWrite(f"run {run_id!r} has been committed")
-        try:
-            with user_code("store", type(store).__name__):
-                return await store.fence(base)
-        except _AWAY:
-            await _pause(backoff)
 
 
 def _backoff(claim: Claim) -> Backoff:

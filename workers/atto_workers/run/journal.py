@@ -60,6 +60,7 @@ class Progress(Struct):
     more than that, in words; None if it cannot. `children`: how far each child of the run
     came, by path. `answer`: of a child that has ended. `recorded`: the number of the last record.
     `said_at`: when the newest message came, in seconds of the broker's clock.
+    `words`: the text of the step that is not done yet, in pieces.
     """
 
     attempt: int = 0
@@ -78,6 +79,7 @@ class Progress(Struct):
     answer: AgentCompleted | None = None
     recorded: int = 0
     said_at: float = 0.0
+    words: list[str] = field(default_factory=list[str])
 
     @property
     def own_usage(self) -> Usage:
@@ -188,7 +190,7 @@ def _add(said: list[AnyEvent], events: Iterable[AnyEvent]) -> None:
         said.append(event)
 
 
-def _apply(progress: Progress, event: AnyEvent) -> None:
+def _apply(progress: Progress, event: AnyEvent) -> None:  # noqa: C901 - a case each kind of event
     """`progress`: of the run."""
     progress.is_let_go = isinstance(event, RunInterrupted)
     at = progress if not event.path else progress.children.get(event.path)
@@ -199,6 +201,9 @@ def _apply(progress: Progress, event: AnyEvent) -> None:
             at.answer = event
         case ModelCompleted() if at is not None:
             at.steps.append(StepDone(event, {}, set()))
+            at.words.clear()
+        case TextDelta() if at is not None:
+            at.words.append(event.text)
         case ToolStarted() if at is not None and event.step <= len(at.steps):
             at.steps[event.step - 1].started.add(event.call_id)
         case ToolCompleted() if at is not None and event.step <= len(at.steps):
@@ -208,6 +213,7 @@ def _apply(progress: Progress, event: AnyEvent) -> None:
             progress.silent += event.reason == SILENT
         case StepRestarted() if at is not None:
             del at.steps[event.step - 1 :]
+            at.words.clear()
             for path in [path for path in progress.children if is_voided(path, event.path, event.step)]:
                 del progress.children[path]
         case _ if is_terminal(event):

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from atto.broker.refusals import MESSAGE_TOO_LARGE, WRONG_LAST_SEQUENCE, WRONG_LAST_SEQUENCE_CONSTANT
 from atto.protocol import codec
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable
-from atto.protocol.events import AnyEvent, RecordEvent, is_terminal
+from atto.protocol.events import AnyEvent, EventBatch, RecordEvent, is_terminal
 from atto.protocol.turns import SCHEMA_VERSION
 from atto_workers.backoff import Backoff
 from atto_workers.run.opening import EXPECTED, EXPECTED_SUBJECT, Opening
@@ -166,6 +166,13 @@ class RunLog:
         """
         self._generation = -1
         self.repeat()
+
+    def said(self) -> list[EventBatch]:
+        """All that was said of the run, as far as this attempt knows it, published or not."""
+        batches = list(map(codec.decode_batch, self._sent))
+        if self._buffer:
+            batches.append(codec.decode_batch(self._prefix + b",".join(self._buffer) + b"]}"))
+        return batches
 
     def repeat(self) -> None:
         """Publishes all of it once more, soon, without waiting; `confirm` does not rely on that."""

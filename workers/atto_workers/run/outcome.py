@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from atto.aio.user_code import describe, words
-from atto.protocol.errors import ModelError, StoreError, StoreUnavailable
+from atto.protocol.errors import ModelError, StoreCorrupt, StoreError, StoreUnavailable
 from atto.protocol.events import RunCancelled, RunFailed, TerminalEvent
 from atto.protocol.turns import Turn
 from atto_workers.delivery import Problem
@@ -28,10 +28,17 @@ class SessionDeleted(Exception):
 
 
 class Outcome(NamedTuple):
-    """`dead`: why the turn goes to the dead-letter stream; None if it does not."""
+    """`dead`: why the turn goes to the dead-letter stream; None if it does not. `commits`: whether the end is
+    to be committed; one that is told from its record is already.
+    """
 
     terminal: TerminalEvent
     dead: Problem | None = None
+    commits: bool = True
+
+
+DEAD = frozenset(("journal_lost", "attempts_exhausted", "store_error", "internal"))
+"""Codes of failures that are looked into: their turns are dead letters."""
 
 
 def now() -> datetime:
@@ -74,7 +81,7 @@ def outcome_of(error: Exception, seq: int) -> Outcome:
         case InstructionFailed():
             return Outcome(failed(seq, Problem("agent_error", words(error))))
         case SessionDeleted():
-            return Outcome(failed(seq, Problem("session_deleted", words(error))))
+            return Outcome(failed(seq, Problem("session_deleted", words(error))), commits=False)
         case JournalLost():
             problem = Problem("journal_lost", words(error))
         case AttemptsExhausted():
@@ -83,4 +90,9 @@ def outcome_of(error: Exception, seq: int) -> Outcome:
             problem = Problem("store_error", describe(error))
         case _:
             problem = Problem("internal", describe(error))
-    return Outcome(failed(seq, problem, retryable=isinstance(error, StoreUnavailable)), problem)
+    retryable = isinstance(error, StoreUnavailable)
+    return Outcome(
+        failed(seq, problem, retryable=retryable),
+        problem,
+        commits=not isinstance(error, StoreUnavailable | StoreCorrupt),
+    )

@@ -11,15 +11,13 @@ from atto.broker.jetstream import JetStream
 from atto.protocol.errors import (
     ConcurrentWrite,
     StoreCorrupt,
+    StoreUnavailable,
 )
 from atto.protocol.events import (
-    RunCompleted,
     RunInterrupted,
     RunStarted,
     StepRestarted,
-    TerminalEvent,
 )
-from atto.protocol.messages import Usage
 from atto.protocol.sessions import Commit, Snapshot
 from atto.protocol.subjects import Subjects
 from atto.stores import SessionStore
@@ -34,6 +32,7 @@ from atto_workers.run import commit as commits
 from atto_workers.run import retelling
 from atto_workers.run.acknowledging import Acknowledgements
 from atto_workers.run.attempts import Attempts, looks_new
+from atto_workers.run.conclusion import Conclusions
 from atto_workers.run.effects import has_acted, has_effects
 from atto_workers.run.ending import Ending
 from atto_workers.run.evidence import EventsPast
@@ -46,6 +45,7 @@ from atto_workers.run.outcome import (
     JournalLost,
     Outcome,
     SessionDeleted,
+    failed,
     now,
     outcome_of,
     unsupported,
@@ -101,6 +101,7 @@ class TurnRunner:
         self._gateway = gateway
         self._verify = verify
         self._assure = assure
+        self._conclusions = Conclusions(agent, store, self._make_sure)
 
     async def run(self, delivery: Delivery, resident: Resident, scope: RunScope) -> bool:
         """Ends the turn, or leaves it to the partition's next owner if `scope` or the claim says so.
@@ -151,10 +152,14 @@ class TurnRunner:
         delivery.fresh = False  # what was said already must not be said again under the same number
         try:
             content = delivery.content
-            if content is not None and await self._is_committed(content, delivery.claim):
+            problem = Problem("internal", describe(error))
+            if content is None:
+                await self._ending.bury(delivery, problem)
+            elif await self._is_committed(content, delivery.claim):
                 await self._attempt(delivery, content, resident, scope)
             else:
-                await self._ending.bury(delivery, Problem("internal", describe(error)))
+                while not await self._fail(delivery, content, resident, problem):
+                    pass
         except GaveUp:
             return True
         except BaseException as failure:  # as above
@@ -162,6 +167,21 @@ class TurnRunner:
                 raise
             _log.exception("run %s of session %r cannot be ended", delivery.run_id, delivery.session)
             return False
+        return True
+
+    async def _fail(self, delivery: Delivery, content: Content, resident: Resident, problem: Problem) -> bool:
+        """Whether the run has ended, as a failure or as it had before."""
+        progress = await self._attempts.begin(delivery)
+        if progress.terminal is not None:
+            await self._ending.acknowledge(delivery)
+            return True
+        with self._attempts.log_of_next(delivery, progress) as log:
+            attempt = _Attempt(delivery, content, progress, log, cached=None)
+            try:
+                outcome = Outcome(failed(log.next, problem), problem)
+                await self._ending.end(delivery, log, await self._conclude(attempt, resident, outcome))
+            except Superseded:
+                return False
         return True
 
     async def _is_committed(self, content: Content, claim: Claim) -> bool:
@@ -180,8 +200,8 @@ class TurnRunner:
             attempt = _Attempt(delivery, content, progress, log, cached=resident.snapshot)
             try:
                 outcome = await self._outcome(attempt, resident, scope)
-                if not (delivery.fresh or isinstance(outcome.terminal, RunCompleted)):
-                    await self._fence(attempt, resident)
+                if outcome.commits:
+                    outcome = await self._conclude(attempt, resident, outcome)
                 await self._ending.end(delivery, log, outcome)
             except Stopped as stop:
                 await self._ending.hand_back(log, stop)
@@ -204,7 +224,7 @@ class TurnRunner:
         """How the attempt ends. Raises `Stopped` where another worker goes on; and what starts it over."""
         log = attempt.log
         try:
-            return Outcome(await self._execute(attempt, resident, scope))
+            return await self._execute(attempt, resident, scope)
         except (Superseded, ConcurrentWrite, GaveUp):
             raise
         except Stopped as stop:
@@ -212,31 +232,34 @@ class TurnRunner:
                 raise
             return outcome_of(stop, log.next)
         except Exception as error:  # noqa: BLE001 - whatever an agent does ends its run, never the worker
-            resident.snapshot = None
             outcome = outcome_of(error, log.next)
+            if not outcome.commits:
+                resident.snapshot = None
+                if isinstance(error, StoreUnavailable) and not attempt.delivery.fresh:
+                    outcome = outcome._replace(commits=True)  # an earlier owner's save may be on its way
             if outcome.dead is not None:
                 run_id = attempt.content.run_id
                 # Not the reason: it may quote what was said. The dead letter and the last event have it.
                 _log.error("run %s cannot be run: %s", run_id, outcome.dead.code, exc_info=error)
             return outcome
 
-    async def _fence(self, attempt: "_Attempt", resident: Resident) -> None:
-        """Before a run ends uncommitted that an earlier owner may be about to commit: its save could be on
-        its way, or it could be paused right before it.
+    async def _conclude(self, attempt: "_Attempt", resident: Resident, outcome: Outcome) -> Outcome:
+        """Commits an end without an answer, of a run that began, and may so be committed by an earlier owner:
+        its save could be on its way. Raises `Superseded`, `GaveUp`.
         """
-        delivery, content = attempt.delivery, attempt.content
-        try:
-            resident.snapshot = await commits.fence(
-                self._store, content.session, content.run_id, delivery.claim
-            )
-        except (ConcurrentWrite, GaveUp):
-            raise
-        except Exception as error:  # noqa: BLE001 - a user's own store may raise anything
-            resident.snapshot = None
-            _log.warning("session %r cannot be fenced: %s", content.session, describe(error))
+        delivery, content, progress, log, _ = attempt
+        has_spoken = log.next > progress.next
+        if not (has_spoken or progress.attempts or progress.lost is not None):
+            return outcome
+        if has_spoken:
+            await log.opened()
+        base, resident.snapshot = resident.snapshot, None
+        concluded = await self._conclusions.conclude(delivery, content, log, outcome, base=base)
+        resident.snapshot = concluded.snapshot
+        return concluded.outcome
 
-    async def _execute(self, attempt: "_Attempt", resident: Resident, scope: RunScope) -> TerminalEvent:
-        """One attempt. Raises whatever ends it otherwise than by an answer."""
+    async def _execute(self, attempt: "_Attempt", resident: Resident, scope: RunScope) -> Outcome:
+        """One attempt, committed. Raises whatever ends it otherwise than by an answer."""
         delivery, content, progress, log = attempt[:4]
         if not delivery.fresh:
             # Outside the scope: a run that an earlier attempt committed has ended, whatever stops it now.
@@ -244,7 +267,7 @@ class TurnRunner:
             record = snapshot.record(content.run_id)
             if record is not None:
                 told = retelling.steps_of_progress(progress)
-                return retelling.completed(log, snapshot, record, told=told, usage=Usage())
+                return retelling.ended(log, snapshot, record, told=told, words="".join(progress.words))
         with scope:
             snapshot = await self._session(attempt, resident)
             if snapshot.record(content.run_id) is not None:
@@ -270,10 +293,14 @@ class TurnRunner:
             answer = await self._answer(attempt, snapshot, scope)
         await log.opened()
         log.end_soon()
-        # A successor that ended the run without a commit (it was cancelled, or failed) leaves nothing in the
-        # store that would refuse ours.
         await self._make_sure(delivery.claim)
-        commit = Commit(run_id=content.run_id, messages=answer.messages, change=answer.change)
+        commit = Commit(
+            run_id=content.run_id,
+            messages=answer.messages,
+            change=answer.change,
+            usage=answer.usage,
+            agent=self._agent.name,
+        )
         snapshot = resident.snapshot = await commits.save(
             self._store,
             snapshot,
@@ -287,7 +314,7 @@ class TurnRunner:
         told = None
         if not retelling.is_told(snapshot, record, answer.messages):
             told = retelling.steps_of_messages(answer.messages)
-        return retelling.completed(log, snapshot, record, told=told, usage=answer.usage)
+        return retelling.ended(log, snapshot, record, told=told)
 
     async def _answer(self, attempt: "_Attempt", snapshot: Snapshot, scope: RunScope) -> Answer:
         delivery, content, progress, log = attempt[:4]
