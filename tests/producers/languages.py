@@ -67,8 +67,8 @@ def _rust(sources: Path) -> Command:
         raise Unavailable("no cargo")
 
     def build(directory: Path) -> None:
-        _download([cargo, "fetch", "--locked", "--quiet"], directory)
-        _compile([cargo, "build", "--locked", "--offline", "--quiet"], directory, timeout=COMPILE_TIMEOUT)
+        _download([cargo, "fetch", "--quiet"], directory)
+        _compile([cargo, "build", "--offline", "--quiet"], directory, timeout=COMPILE_TIMEOUT)
 
     return [str(_built(sources, build) / "target" / "debug" / "producer")]
 
