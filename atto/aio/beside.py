@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from atto.aio.user_code import Escaped, UserCode, call_of, current_call
@@ -138,10 +139,15 @@ async def in_task(
     When the caller is cancelled the task is, and again every `repeat` seconds. One that has not ended after
     `patience` is left behind. A task that was cancelled by nobody but itself is raised as `Escaped`.
     """
-    task = asyncio.get_running_loop().create_task(work, name=name)
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work, name=name)
+    ended = loop.create_future()  # awaited rather than the task, which our cancellation would reach first
+    on_end = partial(_set_ended, ended)
+    task.add_done_callback(on_end)
     try:
-        await _ended(task)
+        await ended
     except asyncio.CancelledError as cancelled:
+        task.remove_done_callback(on_end)
         if await end_tasks([task], patience=patience, repeat=repeat):
             leave_behind(task, call)
             raise
@@ -151,21 +157,6 @@ async def in_task(
     if task.cancelled():
         raise Escaped("CancelledError") from _cancellation(task)
     return task.result()
-
-
-async def _ended(task: asyncio.Task[Any]) -> None:
-    """Returns when `task` has ended, which a cancellation of the caller does not reach."""
-    ended = asyncio.get_running_loop().create_future()
-
-    def on_end(_: object) -> None:
-        if not ended.done():
-            ended.set_result(None)
-
-    task.add_done_callback(on_end)
-    try:
-        await ended
-    finally:
-        task.remove_done_callback(on_end)
 
 
 async def end_tasks(
@@ -214,6 +205,11 @@ def _cancellation(task: asyncio.Task[Any]) -> BaseException | None:
     except asyncio.CancelledError as error:
         return error
     return None
+
+
+def _set_ended(ended: "asyncio.Future[None]", _task: object) -> None:
+    if not ended.done():
+        ended.set_result(None)
 
 
 def _unless_done(

@@ -77,16 +77,11 @@ class UserCode:
                 _open.pop(task, None)
             else:
                 _open[task] = self._outer
-        if error is None:
-            self._leave_context()
-        elif not isinstance(error, GeneratorExit) or _running_task() is task:
-            self._leave_context()
-            if not isinstance(error, Exception) and not must_pass(error):
-                raise Escaped(describe(error)) from error
-
-    def _leave_context(self) -> None:
-        if self._token is not None:
+        # A coroutine that is thrown away may be so from another context than that which it entered.
+        if self._token is not None and (not isinstance(error, GeneratorExit) or _running_task() is task):
             _current.reset(self._token)
+            if not (error is None or isinstance(error, Exception) or must_pass(error)):
+                raise Escaped(describe(error)) from error
 
 
 def must_pass(error: BaseException) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
@@ -189,7 +189,17 @@ class Mailboxes:
                         break
                     mailbox.current = mailbox.queue.popleft()
                 delivery = mailbox.current
-                is_ended = await self._run(mailbox, delivery, resident)
+                mailbox.running = scope = RunScope(delivery.deadline())
+                is_ended = False
+                try:
+                    is_ended = await self._run(mailbox, delivery, resident, scope)
+                except BaseException as error:
+                    if must_pass(error):
+                        raise
+                    _log.exception("run %s of session %r left its runner", delivery.run_id, delivery.session)
+                    mailbox.failure = error
+                finally:
+                    mailbox.running = None
             if not is_ended:
                 await asyncio.sleep(RETRY_PAUSE)
             if is_ended or not mailbox.claim.is_open:
@@ -197,22 +207,15 @@ class Mailboxes:
                 self._finish(delivery)
         self._idle_sessions.put(mailbox.token, resident)
 
-    async def _run(self, mailbox: Mailbox, delivery: Delivery, resident: Resident) -> bool:
-        mailbox.running = scope = RunScope(delivery.deadline())
+    def _run(
+        self, mailbox: Mailbox, delivery: Delivery, resident: Resident, scope: RunScope
+    ) -> Awaitable[bool]:
+        """No coroutine of its own: each that waits for a run is resumed whenever the run is."""
         failure, mailbox.failure = mailbox.failure, None
-        try:
-            if failure is not None:
-                resident.snapshot = None
-                return await self._runner.end_in_spite(delivery, failure, resident, scope)
-            return await self._runner.run(delivery, resident, scope)
-        except BaseException as error:
-            if must_pass(error):
-                raise
-            _log.exception("run %s of session %r left its runner", delivery.run_id, delivery.session)
-            mailbox.failure = error
-            return False
-        finally:
-            mailbox.running = None
+        if failure is None:
+            return self._runner.run(delivery, resident, scope)
+        resident.snapshot = None
+        return self._runner.end_in_spite(delivery, failure, resident, scope)
 
     async def _run_aside(self, delivery: Delivery, scope: RunScope) -> None:
         try:

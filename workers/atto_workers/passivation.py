@@ -55,6 +55,11 @@ class Resident:
         self._token: Any = None  # of a packed snapshot: its class, or where it cannot be packed the token
 
     @property
+    def is_packed(self) -> bool:
+        """Whether `unpack` has something to do."""
+        return self._packed is not None
+
+    @property
     def held(self) -> int:
         """Bytes that are free once the session is dropped, or about as many."""
         return self.size if self._packed is None else len(self._packed)
@@ -121,6 +126,8 @@ class IdleSessions:
         resident = self._remove(token)
         if resident.claim is not claim:
             return Resident(claim)
+        if not resident.is_packed:
+            return resident
         try:
             with UserCode("store", "token"):
                 resident.unpack()

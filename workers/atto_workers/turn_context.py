@@ -37,5 +37,7 @@ def current_turn() -> dict[str, Any]:
 
 def user_code(kind: Kind, name: str) -> UserCode:
     """To enter users' code on behalf of the turn that the calling task is about."""
-    turn = _turn.get() or {}
+    turn = _turn.get()
+    if turn is None:
+        return UserCode(kind, name)
     return UserCode(kind, name, turn.get("session", ""), turn.get("run", ""))

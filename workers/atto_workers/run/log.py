@@ -137,7 +137,7 @@ class RunLog:
         `guarded`: it is not published before `confirm`, and not at all where that is refused.
         """
         if isinstance(event, RecordEvent):
-            first = self.first
+            first = 0 if self._recorded == self.next - 1 else self._recorded + 1  # as the property has it
             if event.first != first:  # unless it was known when the event was made
                 event, encoded = replace(event, first=first), None
             self._recorded = self.next

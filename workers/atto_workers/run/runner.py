@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
+from types import TracebackType
 from typing import NamedTuple
 
 from atto.agents import Agent
@@ -109,8 +110,23 @@ class TurnRunner:
         Whatever goes wrong stays within the turn. False: it could not be ended, and must be tried again
         before any other turn of its session.
         """
+        content = delivery.content
         try:
-            await self._run(delivery, resident, scope)
+            refusal = None if content is None else unsupported(content.turn, self._agent.name)
+            if content is None or refusal is not None:
+                await self._turn_down(delivery, refusal)
+                return True
+            try:
+                await self._cancels.watch(delivery, scope)
+                partition = delivery.claim.partition
+                with TurnContext(session=content.session, run=content.run_id, partition=partition):
+                    backoff: Backoff | None = None
+                    while not await self._attempt(delivery, content, resident, scope):
+                        backoff = backoff or Backoff(base=0.02, until=lambda: delivery.claim.is_lost)
+                        if not await backoff.pause():
+                            break
+            finally:
+                self._cancels.unwatch(delivery, scope)
         except GaveUp:
             resident.snapshot = None
         except BaseException as error:  # a defect of ours costs this turn, not the worker
@@ -121,26 +137,13 @@ class TurnRunner:
             return await self.end_in_spite(delivery, error, resident, scope)
         return True
 
-    async def _run(self, delivery: Delivery, resident: Resident, scope: RunScope) -> None:
-        content = delivery.content
-        if content is None:
-            problem = delivery.problem or Problem("invalid_turn", "the turn cannot be read")
-            await self._ending.bury(delivery, problem)
-            return
-        refusal = unsupported(content.turn, self._agent.name)
+    async def _turn_down(self, delivery: Delivery, refusal: Problem | None) -> None:
+        """A turn that is not begun: because of `refusal`, or since it cannot be read."""
         if refusal is not None:
             await self._ending.refuse(delivery, refusal)
             return
-        try:
-            await self._cancels.watch(delivery, scope)
-            partition = delivery.claim.partition
-            with TurnContext(session=content.session, run=content.run_id, partition=partition):
-                backoff = Backoff(base=0.02, until=lambda: delivery.claim.is_lost)
-                while not await self._attempt(delivery, content, resident, scope):
-                    if not await backoff.pause():
-                        return
-        finally:
-            self._cancels.unwatch(delivery, scope)
+        problem = delivery.problem or Problem("invalid_turn", "the turn cannot be read")
+        await self._ending.bury(delivery, problem)
 
     async def end_in_spite(
         self, delivery: Delivery, error: BaseException, resident: Resident, scope: RunScope
@@ -290,7 +293,8 @@ class TurnRunner:
                 # So that this attempt counts even if it kills the worker, and no model is called for a run
                 # that may be known. Others begin while the broker looks at their opening.
                 await log.opened()
-            answer = await self._answer(attempt, snapshot, scope)
+            with _Unrefused(log, scope):
+                answer = await self._answer(attempt, snapshot, scope)
         await log.opened()
         log.end_soon()
         await self._make_sure(delivery.claim)
@@ -316,30 +320,20 @@ class TurnRunner:
             told = retelling.steps_of_messages(answer.messages)
         return retelling.ended(log, snapshot, record, told=told)
 
-    async def _answer(self, attempt: "_Attempt", snapshot: Snapshot, scope: RunScope) -> Answer:
+    def _answer(self, attempt: "_Attempt", snapshot: Snapshot, scope: RunScope) -> Awaitable[Answer]:
         delivery, content, progress, log = attempt[:4]
-        try:
-            with Interruption() as refused:
-                log.when_refused(refused.interrupt)
-                answer = await run_loop(
-                    self._agent,
-                    snapshot,
-                    content.turn.message(),
-                    run_id=content.run_id,
-                    metadata=content.turn.metadata,
-                    headers=delivery.headers,
-                    log=log,
-                    progress=progress,
-                    gateway=self._gateway,
-                    scope=scope,
-                )
-                scope.check()
-                return answer
-        except Exception:
-            scope.check()  # users' code may have made another error of its cancellation
-            raise
-        scope.check()
-        raise Superseded("another attempt has spoken before this one")
+        return run_loop(
+            self._agent,
+            snapshot,
+            content.turn.message(),
+            run_id=content.run_id,
+            metadata=content.turn.metadata,
+            headers=delivery.headers,
+            log=log,
+            progress=progress,
+            gateway=self._gateway,
+            scope=scope,
+        )
 
     async def _session(self, attempt: "_Attempt", resident: Resident) -> Snapshot:
         """The session as it is committed."""
@@ -382,6 +376,33 @@ class TurnRunner:
         if not acted:
             log.append(StepRestarted(seq=log.next, step=1, reason="another writer changed the session"))
         await log.confirm()
+
+
+class _Unrefused:
+    """`with _Unrefused(log, scope)` around the work of an attempt: ends it once its opening is refused.
+
+    Raises `Superseded` then, and `Stopped` if `scope` was stopped, whatever users' code made of either.
+    """
+
+    __slots__ = ("_body", "_log", "_scope")
+
+    def __init__(self, log: RunLog, scope: RunScope) -> None:
+        self._body = Interruption()
+        self._log = log
+        self._scope = scope
+
+    def __enter__(self) -> None:
+        self._body.__enter__()
+        self._log.when_refused(self._body.interrupt)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        is_refused = self._body.__exit__(kind, error, trace)
+        if is_refused or error is None or isinstance(error, Exception):
+            self._scope.check()
+        if is_refused:
+            raise Superseded("another attempt has spoken before this one") from None
 
 
 def _was_silent(attempt: _Attempt) -> bool:
