@@ -143,7 +143,9 @@ class JetStream(Requests):
         return None if message is None else Stored(message.subject, message.seq, message.data, {})
 
     async def at(self, stream: str, sequence: int) -> Stored | None:
-        """The message at a sequence. A direct read, as `read`."""
+        """The message at a sequence, whatever number that is. A direct read, as `read`."""
+        if not 0 < sequence < 1 << 64:
+            return None
         messages, _ = await self._direct(stream, {"seq": sequence, "batch": 1})
         return next((message for message in messages if message.sequence == sequence), None)
 

@@ -13,6 +13,8 @@ FILTER_NOT_UNIQUE = 10100
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 NO_MESSAGE = 10037
+ALREADY_DELETED = frozenset({NO_MESSAGE, 10043, 10057})
+"""Answers to a deletion: no such message, no such sequence, and that it was not there."""
 MESSAGE_TOO_LARGE = 10054
 ACCOUNT_LIMIT = 10002
 NO_PEERS = 10005

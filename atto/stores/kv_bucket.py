@@ -234,7 +234,10 @@ class KvBucket:
     def _translated(self, error: BrokerRefused) -> AttoError:
         bucket = self._keys.bucket
         if error.err_code == STREAM_NOT_FOUND:
-            return TopologyMissing(f"there is no bucket {bucket!r}: declare the store, or start a worker")
+            return TopologyMissing(
+                f"the sessions bucket {bucket!r} is not there: it was never declared, or was deleted; "
+                "`atto declare` makes it, or makes it again, empty"
+            )
         if error.err_code == MESSAGE_TOO_LARGE:
             return NotStorable(f"bucket {bucket!r}: {error}")
         if error.status == _UNAVAILABLE:

@@ -14,7 +14,9 @@ async def test_turns_wait_for_a_bucket_that_was_deleted_until_it_is_there_again(
     async with asyncio.timeout(30), worker(echo) as running:
         assert (await client.run("s", "one").result()).version == 1
         await jetstream.api(f"STREAM.DELETE.KV_{Subjects(namespace).sessions_bucket}")
-        assert "TopologyMissing" in (await running.unready() or "")
+        unready = await running.unready() or ""
+        assert f"the sessions bucket '{namespace}-sessions' is not there" in unready
+        assert "`atto declare` makes it" in unready
         waiting = asyncio.create_task(client.run("new", "two").result())
         while not any(claim.held for claim in running._steward.claims.values()):
             await asyncio.sleep(0.01)

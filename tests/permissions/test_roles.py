@@ -18,10 +18,12 @@ from atto.protocol.codec import encode
 from atto.protocol.errors import ConcurrentWrite
 from atto.protocol.messages import Message
 from atto.protocol.sessions import Commit, Snapshot
+from atto.protocol.subjects import Subjects
 from atto.protocol.turns import Answer, Resume, Turn
 from atto.stores import MemoryStore, NatsKvStore, SessionStore
 from atto_client import Client, NoWorkers, Run, RunCancelled, RunFailed, SessionBacklogFull
 from atto_workers import DeadLetters, Worker
+from atto_workers.queued_turns import QueuedTurns
 from tests.permissions.deployment import CONFIGURATION, declare, echo, login, serving, trying
 
 VIOLATION = re.compile("permissions violation.*", re.IGNORECASE)
@@ -104,6 +106,7 @@ async def test_all_roles_from_submit_to_dead_letters(tmp_path, published, file):
                 await is_full(client)
                 await is_dead(broker, client)
                 await is_answered(client)
+                await is_removed(broker, client, stall)
                 handed_over = await is_stalled(client, stall)
             await handed_over.cancel("enough")
             async with worker:
@@ -157,6 +160,24 @@ async def is_dead(broker: EmbeddedBroker, client: Client) -> None:
         [letter] = [letter async for letter in letters.list()]
         await letters.drop(letter.number)
         assert [letter async for letter in letters.list()] == []
+
+
+async def is_removed(broker: EmbeddedBroker, client: Client, stall: Stall) -> None:
+    """By an admin: one that runs and one that waits, by run id and by number."""
+    running = await is_stalled(client, stall)
+    waiting = await client.submit("user-789", "waits")
+    async with (
+        connected(broker.url, name="turns", on_reconnect=lambda: None, **login("atto-admin")) as connection,
+        JetStream(connection) as jetstream,
+    ):
+        turns = QueuedTurns(jetstream, Subjects("atto"))
+        numbers = {turn.run_id: turn.number async for turn in turns.list()}
+        await turns.remove(numbers[waiting.run_id])
+        await turns.remove(running.run_id)
+        assert [turn async for turn in turns.list()] == []
+    for run in (running, waiting):
+        with pytest.raises(RunCancelled, match="removed by an operator"):
+            await run.result()
 
 
 async def is_answered(client: Client) -> None:

@@ -1,6 +1,8 @@
 """Who is here, who owns what, and how far behind they are: a look from outside, for operators."""
 
+import logging
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -11,6 +13,8 @@ from atto.protocol.subjects import Subjects
 from atto_workers.ownership import Owner, PartitionKey, delivery_of, owned_by
 from atto_workers.presence import PING_PATIENCE, About
 from atto_workers.topology import PARTITIONS_KEY, stream_info
+
+_log = logging.getLogger("atto.worker")
 
 
 class PartitionView(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,9 +48,21 @@ class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int = 0
 
 
+class Handed(NamedTuple):
+    """What of a partition was handed to `worker`: turns up to number `up_to`, those that ended among them."""
+
+    worker: str
+    up_to: int
+
+
+class _Delivered(msgspec.Struct, frozen=True):
+    stream_seq: int = 0
+
+
 class _Consumer(msgspec.Struct):
     name: str
     created: datetime
+    delivered: _Delivered = _Delivered()
     num_pending: int = 0
     num_ack_pending: int = 0
 
@@ -106,6 +122,16 @@ class Census:
         # A broker that was killed may come back with the keys of workers that are long gone, and keep them.
         return [view for view in views if view.status != "dead" or view.partitions]
 
+    async def handed(self) -> dict[PartitionKey, Handed]:
+        """By partition, of those that have an owner: one request. Raises `BrokerUnavailable`."""
+        consumers = {consumer.name: consumer for consumer in await self._consumers()}
+        handed: dict[PartitionKey, Handed] = {}
+        for name, consumer in consumers.items():
+            if (owned := owned_by(name)) is not None:
+                delivering = consumers.get(delivery_of(name), consumer)
+                handed[owned[0]] = Handed(owned[1].worker, delivering.delivered.stream_seq)
+        return handed
+
     async def _worker(self, name: str, known: About | None, owned: list[PartitionView]) -> WorkerView:
         try:
             answer = await self._ping(name)
@@ -135,16 +161,18 @@ class Census:
             raise
         except BrokerUnavailable:
             return None
-        return msgspec.json.decode(reply, type=About)
+        return _about(reply, f"the answer of worker {worker!r}")
 
     async def _members(self) -> dict[str, About]:
         bucket = self._subjects.members_bucket
         keys = await self._jetstream.read_last(f"KV_{bucket}", [f"$KV.{bucket}.>"])
-        return {
-            key.subject.rpartition(".")[2]: msgspec.json.decode(key.data, type=About)
-            for key in keys
-            if key.data
-        }
+        members: dict[str, About] = {}
+        for key in keys:
+            name = key.subject.rpartition(".")[2]
+            about = _about(key.data, f"the key of worker {name!r}") if key.data else None
+            if about is not None:
+                members[name] = about
+        return members
 
     async def _consumers(self) -> list[_Consumer]:
         async def read(offset: int) -> tuple[list[_Consumer], int]:
@@ -171,6 +199,15 @@ class Census:
             partition = self._subjects.stored_turn(subject).partition
             found[partition] = found.get(partition, 0) + turns
         return found
+
+
+def _about(data: bytes, what: str) -> About | None:
+    """None for bytes that no worker wrote: whoever may write to the bucket or an inbox may write any."""
+    try:
+        return msgspec.json.decode(data, type=About)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        _log.warning("%s cannot be read, and is left out: %s", what, error)
+        return None
 
 
 def _view(partition: PartitionKey, owner: Owner, since: datetime, consumer: _Consumer) -> PartitionView:

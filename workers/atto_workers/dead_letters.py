@@ -9,7 +9,7 @@ import msgspec
 
 from atto.broker.connection import DEFAULT_SERVER, connected
 from atto.broker.jetstream import JetStream, Stored
-from atto.broker.refusals import MESSAGE_TOO_LARGE, NO_MESSAGE
+from atto.broker.refusals import ALREADY_DELETED, MESSAGE_TOO_LARGE
 from atto.protocol.codec import check_depth
 from atto.protocol.errors import (
     BrokerRefused,
@@ -33,7 +33,8 @@ TRUNCATED = "Atto-Truncated"
 
 _REASON_LIMIT = 1000
 _SUBJECT_LIMIT = 16_384  # a broker takes lines of 4,096 bytes, of which each may be shown as four
-_NOT_DELETED = 10057  # JetStream's "message delete failed": it was not there
+_FRAME = 16  # a first line and an empty one
+_DIGITS = 24  # of a length, and what stands around it
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,33 +123,32 @@ class DeadLetters:
         try:
             await self._jetstream.api(f"STREAM.MSG.DELETE.{self._subjects.dead_stream}", request)
         except BrokerRefused as error:
-            if error.err_code not in {NO_MESSAGE, _NOT_DELETED}:
+            if error.err_code not in ALREADY_DELETED:
                 raise
 
     async def file(self, delivery: Delivery, problem: Problem) -> None:
         """Returns once the broker has the letter; filing it again soon is a no-op.
 
-        A body that leaves no room for the headers is cut, and `Atto-Truncated` says how long it was.
-        Raises `BrokerUnavailable`.
+        Of a body that does not fit beside the headers the beginning is kept, and `Atto-Truncated` says how
+        long it was. Raises `BrokerUnavailable`, `BrokerRefused`.
         """
-        headers = {
-            "Nats-Msg-Id": f"{delivery.sequence}-{delivery.timestamp_ms}",
-            CODE: problem.code,
-            REASON: _header(problem.reason),
-            SUBJECT: _header(delivery.subject, limit=_SUBJECT_LIMIT),
-            SEQUENCE: str(delivery.sequence),
-            TIME: datetime.now(UTC).isoformat(),
-        }
-        if delivery.run_id is not None:
-            headers[RUN] = _header(delivery.run_id)
+        limit, data = self._jetstream.connection.max_payload, delivery.data
+        headers = _headers(delivery, problem, limit)
         subject = self._subjects.dead(delivery.token if delivery.session is None else delivery.session)
-        try:
-            await self._jetstream.publish(subject, delivery.data, headers=headers)
-        except BrokerRefused as error:
-            if error.err_code != MESSAGE_TOO_LARGE:
-                raise
-            headers[TRUNCATED] = str(len(delivery.data))
-            await self._jetstream.publish(subject, delivery.data[: len(delivery.data) // 2], headers=headers)
+        kept = len(data)
+        if (room := limit - _size(headers)) < kept:
+            headers[TRUNCATED] = str(len(data))
+            kept = max(0, room - len(TRUNCATED) - _DIGITS)
+        while True:
+            try:
+                await self._jetstream.publish(subject, data[:kept], headers=headers)
+            except BrokerRefused as error:  # the stream's own limit may be lower
+                if error.err_code != MESSAGE_TOO_LARGE or kept == 0:
+                    raise
+                headers[TRUNCATED] = str(len(data))
+                kept //= 2
+            else:
+                return
 
     def _missing(self) -> TopologyMissing:
         return TopologyMissing(
@@ -157,9 +157,29 @@ class DeadLetters:
         )
 
 
+def _headers(delivery: Delivery, problem: Problem, limit: int) -> dict[str, str]:
+    """At most three quarters of `limit` bytes, down to one of 4 KiB."""
+    headers = {
+        "Nats-Msg-Id": f"{delivery.sequence}-{delivery.timestamp_ms}",
+        CODE: problem.code,
+        REASON: _header(problem.reason, limit=min(_REASON_LIMIT, limit // 8)),
+        SUBJECT: _header(delivery.subject, limit=min(_SUBJECT_LIMIT, limit // 2)),
+        SEQUENCE: str(delivery.sequence),
+        TIME: datetime.now(UTC).isoformat(),
+    }
+    if delivery.run_id is not None:
+        headers[RUN] = _header(delivery.run_id)
+    return headers
+
+
 def _header(text: str, *, limit: int = _REASON_LIMIT) -> str:
-    """One line of ASCII: what a NATS header can hold whatever came in."""
-    return " ".join(text[:limit].encode("ascii", "backslashreplace").decode().split())
+    """One line of ASCII: what a NATS header can hold whatever came in. `limit`: its bytes."""
+    return " ".join(text[:limit].encode("ascii", "backslashreplace")[:limit].decode().split())
+
+
+def _size(headers: Mapping[str, str]) -> int:
+    """Bytes that headers of ASCII take of a message, at most."""
+    return _FRAME + sum(len(name) + len(value) + 4 for name, value in headers.items())
 
 
 def _letter(stored: Stored) -> DeadLetter:

@@ -20,7 +20,13 @@ from atto.broker.connection import DEFAULT_SERVER, check_options, connected
 from atto.broker.jetstream import JetStream
 from atto.broker.nats_internals import on_closed
 from atto.models import Closeable
-from atto.protocol.errors import BrokerRefused, BrokerUnavailable, ConnectionClosed, LifecycleError
+from atto.protocol.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    ConnectionClosed,
+    LifecycleError,
+    TopologyMissing,
+)
 from atto.protocol.messages import Origin
 from atto.stores import SessionStore, open_store
 from atto_workers.cancels import Cancels
@@ -153,6 +159,8 @@ class Worker:
         try:
             with UserCode("store", type(store).__name__):
                 await store.load(_PROBED)
+        except TopologyMissing as error:
+            return f"turns wait: {error}"
         except Exception as error:  # noqa: BLE001 - a user's own store may raise anything
             return f"the store does not answer: {type(error).__name__}"
         if (waiting := self._events_health.unready()) is not None:

@@ -1,7 +1,7 @@
 """The attempts at a turn: what earlier ones said, and the log of the next."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from msgspec import structs
 
@@ -71,7 +71,12 @@ class Attempts:
         subject = self._subjects.event_of(delivery.token, delivery.run_token)
         stream = self._subjects.events_stream
         past = await self._past.look()  # before the fence is a part of it
-        fence = await self._put_fence(self._subjects.fence_of(delivery.token, delivery.run_token))
+        fence = await put_fence(
+            self._jetstream,
+            stream,
+            self._subjects.fence_of(delivery.token, delivery.run_token),
+            self._outbox.lifetimes.openings,
+        )
         progress = await read_progress(self._jetstream, stream, subject)
         self._outbox.health.took()
         lost = progress.lost
@@ -80,25 +85,6 @@ class Attempts:
         elif lost is None and progress.terminal is None:
             lost = past.may_have_outlived_records(progress.said_at)
         return structs.replace(progress, fence=fence, lost=lost)
-
-    async def _put_fence(self, subject: str) -> int:
-        """Writes it anew, whatever it was; the sequence at which it stands now.
-
-        Nearly always it is the first one. Another owner's is found by its refusal.
-        """
-        expected, kept = 0, self._outbox.lifetimes.openings
-        while True:
-            try:
-                taken = await self._jetstream.publish(subject, b"", headers={EXPECTED: str(expected), **kept})
-            except BrokerRefused as error:
-                if error.err_code == WRONG_LAST_SEQUENCE_CONSTANT:
-                    raise BrokerUnavailable(str(error)) from error
-                if error.err_code != WRONG_LAST_SEQUENCE:
-                    raise
-                newest = await self._jetstream.last(self._subjects.events_stream, subject)
-                expected = 0 if newest is None else newest.sequence
-            else:
-                return taken.sequence
 
     def log_of_next(self, delivery: Delivery, progress: Progress) -> RunLog:
         """The next attempt's.
@@ -129,6 +115,27 @@ class Attempts:
             inherited=progress.messages,
             assure=lambda: self._assure(claim),
         )
+
+
+async def put_fence(jetstream: JetStream, stream: str, subject: str, kept: Mapping[str, str]) -> int:
+    """Writes it anew, whatever it was; the sequence at which it stands now. `kept`: headers that say for how
+    long.
+
+    Nearly always it is the first one. Another owner's is found by its refusal.
+    """
+    expected = 0
+    while True:
+        try:
+            taken = await jetstream.publish(subject, b"", headers={EXPECTED: str(expected), **kept})
+        except BrokerRefused as error:
+            if error.err_code == WRONG_LAST_SEQUENCE_CONSTANT:
+                raise BrokerUnavailable(str(error)) from error
+            if error.err_code != WRONG_LAST_SEQUENCE:
+                raise
+            newest = await jetstream.last(stream, subject)
+            expected = 0 if newest is None else newest.sequence
+        else:
+            return taken.sequence
 
 
 def looks_new(run_id: str, timestamp_ms: int) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 
+from atto.broker.refusals import MESSAGE_TOO_LARGE
 from atto.protocol.errors import BrokerRefused, BrokerUnavailable
 from atto.protocol.events import RunInterrupted
 from atto_workers.backoff import Backoff
@@ -89,6 +90,10 @@ class Ending:
             try:
                 await self._dead_letters.file(delivery, problem)
             except (BrokerUnavailable, BrokerRefused) as error:
+                if isinstance(error, BrokerRefused) and error.err_code == MESSAGE_TOO_LARGE:
+                    # Not even without its body: waiting would not mend it. Its last event says what it was.
+                    _log.error("no dead letter of run %s: %s", delivery.run_id, error)
+                    return
                 _log.warning("dead letter of run %s: %s", delivery.run_id, error)
                 await backoff.pause()
             else:
