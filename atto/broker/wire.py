@@ -4,13 +4,15 @@ The broker passes on subjects, reply subjects and header blocks as they came. It
 line by spaces only, so they may hold any other byte: bad UTF-8, a vertical tab, a lone carriage return.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 
 _M = ord("M")
 _STATUS_LINE = b"NATS/1.0 "
 _STATUS_LENGTH = 3
-_FIELDS = re.compile(r"(?:[!#-9;-~]+: [^\r\n]*\r\n)*", re.ASCII)
+_FIELD = re.compile(r"[!#-9;-~]+: [^\r\n]*\r\n", re.ASCII)
+_SHORT = 32  # characters of a value that may well come again, as sequences do
 
 
 class StatusHeaders(dict[str, str]):
@@ -72,8 +74,21 @@ def read_headers(block: bytes) -> dict[str, str] | None:
 
 def header_block(headers: Mapping[str, str]) -> bytes | None:
     """The headers as they travel; None for those that cannot as they are."""
-    fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    return f"NATS/1.0\r\n{fields}\r\n".encode() if _FIELDS.fullmatch(fields) else None
+    block = "NATS/1.0\r\n"
+    for name, value in headers.items():
+        field = _known_field(name, value) if len(value) <= _SHORT else _field(name, value)
+        if field is None:
+            return None
+        block += field
+    return f"{block}\r\n".encode()
+
+
+def _field(name: str, value: str) -> str | None:
+    field = f"{name}: {value}\r\n"
+    return field if _FIELD.fullmatch(field) else None
+
+
+_known_field = functools.lru_cache(1024, typed=True)(_field)
 
 
 def readable(raw: bytes) -> str:

@@ -37,18 +37,19 @@ class Scene:
         turn.came = now()
         self.waiting.add(turn)
         try:
-            async with asyncio.timeout(gives_up), self.slots.of(turn.flow):
-                self.waiting.discard(turn)
-                turn.began, turn.order = now(), len(self.history)
-                turn.held_then = {flow: count for flow, count in self.held.items() if count}
-                self.history.append(turn)
-                self.held[turn.flow] += 1
-                assert sum(self.held.values()) <= self.limit
-                try:
-                    await asyncio.sleep(turn.lasts)
-                finally:
-                    self.held[turn.flow] -= 1
-                    turn.ended = now()
+            async with asyncio.timeout(gives_up):
+                with await self.slots.acquire(turn.flow):
+                    self.waiting.discard(turn)
+                    turn.began, turn.order = now(), len(self.history)
+                    turn.held_then = {flow: count for flow, count in self.held.items() if count}
+                    self.history.append(turn)
+                    self.held[turn.flow] += 1
+                    assert sum(self.held.values()) <= self.limit
+                    try:
+                        await asyncio.sleep(turn.lasts)
+                    finally:
+                        self.held[turn.flow] -= 1
+                        turn.ended = now()
         except TimeoutError:
             pass
         finally:

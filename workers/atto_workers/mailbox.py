@@ -183,7 +183,7 @@ class Mailboxes:
     async def _serve(self, mailbox: Mailbox) -> None:
         resident = self._idle_sessions.take(mailbox.token, mailbox.claim)
         while mailbox.queue or mailbox.current is not None:
-            async with self._slots.of(_flow_of(mailbox)):
+            with await self._slots.acquire(_flow_of(mailbox)):
                 if mailbox.current is None:
                     if not mailbox.queue:
                         break

@@ -17,7 +17,7 @@ _SMOOTHING = 1 / 16
 
 
 class Slots:
-    """`async with slots.of(flow)` holds one of `limit` slots. A flow is whoever a share is for.
+    """`with await slots.acquire(flow)` holds one of `limit` slots. A flow is whoever a share is for.
 
     A free slot goes
 
@@ -44,12 +44,8 @@ class Slots:
         self._average = 0.0
         self._ended = 0
 
-    def of(self, flow: str) -> "Slot":
-        """A slot for the flow, to be entered once."""
-        return Slot(self, flow)
-
     async def acquire(self, name: str) -> "Grant":
-        """Waits for a slot."""
+        """Waits for a slot for the flow of this name."""
         flow = self._flow(name)
         if self._free and not self._waiting:
             return self._grant(flow)
@@ -98,7 +94,7 @@ class Slots:
     def _grant(self, flow: "_Flow") -> "Grant":
         self._free -= 1
         flow.held += 1
-        return Grant(flow, self._clock())
+        return Grant(self, flow, self._clock())
 
     def _hand_on(self) -> None:
         while self._free and self._waiting:
@@ -145,35 +141,23 @@ class Slots:
                 self._known.popitem(last=False)
 
 
-class Slot:
-    """`async with` it."""
-
-    __slots__ = ("_flow", "_grant", "_slots")
-
-    def __init__(self, slots: Slots, flow: str) -> None:
-        self._slots = slots
-        self._flow = flow
-        self._grant: Grant | None = None
-
-    async def __aenter__(self) -> None:
-        self._grant = await self._slots.acquire(self._flow)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        grant, self._grant = self._grant, None
-        if grant is not None:
-            self._slots.release(grant)
-
-
 class Grant:
-    """A slot that is held, `since` when."""
+    """A slot that is held, `since` when. `with` it: gives it back at the end."""
 
-    __slots__ = ("flow", "since")
+    __slots__ = ("_slots", "flow", "since")
 
-    def __init__(self, flow: "_Flow", since: float) -> None:
+    def __init__(self, slots: Slots, flow: "_Flow", since: float) -> None:
+        self._slots = slots
         self.flow = flow
         self.since = since
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._slots.release(self)
 
 
 class _Flow:

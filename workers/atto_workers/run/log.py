@@ -287,7 +287,7 @@ class RunLog:
         Raises `Superseded` if another attempt at the run has begun, `GaveUp` if this worker has nothing more
         to say.
         """
-        backoff = Backoff()
+        backoff: Backoff | None = None
         while True:
             await self._assure()
             if self._is_silenced():
@@ -297,6 +297,7 @@ class RunLog:
                     await self.opened()
                     await self._confirm_once()
             except (BrokerUnavailable, BrokerRefused) as error:
+                backoff = backoff or Backoff()
                 # A stream that is full is as bad as one that is away, and as likely to come back.
                 if isinstance(error, BrokerRefused):
                     if error.err_code == MESSAGE_TOO_LARGE:

@@ -183,9 +183,9 @@ class ToolCalls:
         and says so itself before those.
         """
         tool = self._agent.tool(call.name)
-        if call.malformed is not None or tool is None or self._must_not_run(tool, call):
+        if tool is None or tool.read_only or isinstance(tool, AgentTool):
             return False
-        return not (tool.read_only or isinstance(tool, AgentTool))
+        return call.malformed is None and not self._must_not_run(tool, call)
 
     def _must_not_run(self, tool: Tool[..., Any], call: ToolCallPart) -> bool:
         return tool.at_most_once and call.id in self._interrupted
