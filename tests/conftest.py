@@ -1,6 +1,7 @@
 """One real broker for all tests, a fresh namespace for each, and nothing left behind."""
 
 import asyncio
+import importlib.util
 import secrets
 from collections.abc import AsyncGenerator, Generator
 
@@ -25,6 +26,9 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     ]
     return report
 
+
+# `just test-containers` installs what these import
+collect_ignore = [] if importlib.util.find_spec("testcontainers") else ["containers"]
 
 _SETTLING = 20  # iterations of the loop within which what was cancelled has to end
 

@@ -64,7 +64,7 @@ def test_a_lock_has_hashes_and_names_no_address_and_no_distribution_of_this_tree
     assert not [package for package in packages if package.startswith(("atto", "-", "/", "."))]
 
 
-@pytest.mark.parametrize("name", set(LOCKS) - {"dev"})
+@pytest.mark.parametrize("name", sorted(set(LOCKS) - {"dev"}))
 def test_the_locks_of_one_environment_agree(name):
     ours, theirs = (_pins(LOCKS[each]) for each in (name, "dev"))
     assert {each: ours[each] for each in ours.keys() & theirs.keys() if ours[each] != theirs[each]} == {}

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import nats.errors
 from nats.aio.client import Client as Connection
 
+from atto.aio.beside import end_tasks, leave_behind
 from atto.broker.nats_internals import Guarded, Unencrypted, allow_reconnect
 from atto.protocol.errors import BrokerUnavailable
 
@@ -19,6 +20,7 @@ DEFAULT_SERVER = "nats://127.0.0.1:4222"
 
 CLOSE_PATIENCE = 1.0
 """Seconds in which a broker says that it has read all that was sent before a connection is closed."""
+_REPEAT = 0.1  # seconds after which a try to connect that goes on is cancelled again
 
 _log = logging.getLogger("atto.broker")
 _AWAY = (OSError, TimeoutError, nats.errors.UnexpectedEOF, nats.errors.StaleConnectionError)
@@ -106,27 +108,45 @@ async def _first_connection(
     addresses = _listed(servers)
     last: Exception | None = None
     once: dict[str, Any] = {**arguments, "allow_reconnect": False}
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(patience):
-            while True:
-                connection = Guarded()
-                try:
-                    # nats-py's own retries would hide why it fails, and go on after a refusal.
-                    await connection.connect(addresses, **once)
-                except (OSError, nats.errors.Error) as error:
-                    await close(connection)
-                    last = error
-                    if isinstance(error, Unencrypted) or "authorization" in str(error).lower():
-                        break
-                    await asyncio.sleep(arguments["reconnect_time_wait"])
-                else:
-                    allow_reconnect(connection, allowed=arguments.get("allow_reconnect", True))
-                    return connection
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience
+    while (left := deadline - loop.time()) > 0:
+        connection = Guarded()
+        # nats-py's own retries would hide why it fails, and go on after a refusal. In a task of its own, for
+        # it can swallow its cancellation: Python 3.11's `wait_for` does, if a try fails at the same moment.
+        attempt = asyncio.create_task(connection.connect(addresses, **once), name="connect")
+        try:
+            await asyncio.wait([attempt], timeout=left)
+        except asyncio.CancelledError:
+            await _abandon(attempt, connection)
+            raise
+        if not attempt.done():
+            await _abandon(attempt, connection)
+            break
+        error = attempt.exception()
+        if error is None:
+            allow_reconnect(connection, allowed=arguments.get("allow_reconnect", True))
+            return connection
+        await close(connection)
+        if not isinstance(error, (OSError, nats.errors.Error)):
+            raise error
+        last = error
+        if isinstance(error, Unencrypted) or "authorization" in str(error).lower():
+            break
+        await asyncio.sleep(min(arguments["reconnect_time_wait"], max(deadline - loop.time(), 0)))
     last = last or next(iter(errors), None) or TimeoutError()
     reason = "no answer in time" if isinstance(last, TimeoutError) else str(last) or repr(last)
     hint = "Is a nats-server running there, and are the credentials right?"
     said = reason if isinstance(last, Unencrypted) else f"{reason}. {hint}"
     raise BrokerUnavailable(f"cannot connect to {_shown(servers)}: {said}") from last
+
+
+async def _abandon(attempt: "asyncio.Task[None]", connection: Connection) -> None:
+    for task in await end_tasks([attempt], patience=CLOSE_PATIENCE, repeat=_REPEAT):
+        leave_behind(task)
+    await close(connection)
+    if attempt.done() and not attempt.cancelled():
+        attempt.exception()  # which nobody else asks for
 
 
 async def close(connection: Connection) -> None:

@@ -1,6 +1,7 @@
 """Addresses as people write them, and the end of a connection whose broker is gone."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -28,6 +29,35 @@ async def test_where_nobody_is_the_addresses_are_told_without_credentials():
     assert "127.0.0.1:1" in str(caught.value)
     assert "127.0.0.1:2" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ends_by", ["patience", "cancellation"])
+async def test_a_try_that_swallows_its_cancellation_does_not_go_on_for_ever(ends_by: str):
+    """As `asyncio.wait_for` of Python 3.11 does, if what it waits for fails in the same iteration."""
+    trying = asyncio.Event()
+
+    async def swallows(_: Exception) -> None:
+        if not trying.is_set():
+            trying.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    async def connect() -> None:
+        patience = 0.1 if ends_by == "patience" else 3600.0
+        options = {"connect_timeout": patience, "error_cb": swallows}
+        async with connected("nats://127.0.0.1:1", name="test", on_reconnect=lambda: None, **options):
+            pass
+
+    task = asyncio.create_task(connect())
+    await trying.wait()
+    if ends_by == "cancellation":
+        task.cancel()
+    async with asyncio.timeout(30):
+        await asyncio.wait([task])
+    if ends_by == "cancellation":
+        assert task.cancelled()
+    else:
+        assert isinstance(task.exception(), BrokerUnavailable)
 
 
 async def test_what_is_left_to_say_to_a_broker_that_is_gone_does_not_fail_the_end():
