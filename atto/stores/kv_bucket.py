@@ -4,6 +4,7 @@ nats-py's KV layer is not used: it mishandles delete markers and drops time-outs
 """
 
 import contextlib
+import logging
 from collections.abc import Awaitable, Iterable
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
@@ -26,6 +27,8 @@ from atto.protocol.errors import (
     TopologyMissing,
 )
 from atto.stores.kv_layout import Keys
+
+_log = logging.getLogger("atto.store")
 
 HEADERS_BYTES = 1024
 """What the headers of a write take at most of the broker's payload limit, generously."""
@@ -97,6 +100,7 @@ class KvBucket:
     def __init__(self, jetstream: JetStream, keys: Keys) -> None:
         self._jetstream = jetstream
         self._keys = keys
+        self._is_there = self._was_deleted = False
 
     @property
     def value_bytes(self) -> int:
@@ -211,7 +215,7 @@ class KvBucket:
 
     async def _ask(self, call: Awaitable[_T]) -> _T:
         try:
-            return await call
+            answer = await call
         except NoResponders as error:
             raise await self._explained(error) from error
         except BrokerUnavailable as error:
@@ -220,6 +224,27 @@ class KvBucket:
             if error.err_code in _WRONG_LAST_SEQUENCE:
                 raise WrongRevision from error
             raise self._translated(error) from error
+        if not self._is_there:
+            self._found()
+        return answer
+
+    def _found(self) -> None:
+        self._is_there = True
+        if self._was_deleted:
+            self._was_deleted = False
+            _log.warning("the sessions bucket %r is there again", self._keys.bucket)
+
+    def _missing(self) -> TopologyMissing:
+        """Told once in the log where the bucket was there before, since then whoever uses it waits."""
+        bucket, mend = self._keys.bucket, "`atto declare` makes it again, empty"
+        if self._is_there:
+            self._is_there, self._was_deleted = False, True
+            _log.error("the sessions bucket %r was deleted: turns wait; %s", bucket, mend)
+        if self._was_deleted:
+            return TopologyMissing(f"the sessions bucket {bucket!r} was deleted: {mend}")
+        return TopologyMissing(
+            f"there is no sessions bucket {bucket!r}: `atto declare` makes it, or the start of a worker"
+        )
 
     async def _explained(self, error: NoResponders) -> AttoError:
         """Nobody listens: there is no such bucket, or its replicas elect a leader."""
@@ -234,10 +259,7 @@ class KvBucket:
     def _translated(self, error: BrokerRefused) -> AttoError:
         bucket = self._keys.bucket
         if error.err_code == STREAM_NOT_FOUND:
-            return TopologyMissing(
-                f"the sessions bucket {bucket!r} is not there: it was never declared, or was deleted; "
-                "`atto declare` makes it, or makes it again, empty"
-            )
+            return self._missing()
         if error.err_code == MESSAGE_TOO_LARGE:
             return NotStorable(f"bucket {bucket!r}: {error}")
         if error.status == _UNAVAILABLE:

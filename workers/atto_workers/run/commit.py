@@ -15,10 +15,8 @@ STORE_TRIES = 6
 """How often a store may fail a turn before the turn fails: with the pauses, about ten seconds."""
 _PAUSE = 0.4
 _PAUSE_CAP = 5.0
-_AWAY = (
-    StoreUnavailable,
-    TopologyMissing,
-)  # the second: deleted while workers run; its operator can mend that
+_AWAY = (StoreUnavailable, TopologyMissing)
+# The second: deleted while workers run. Its operator can mend that, so it is waited for without an end.
 
 
 async def load(store: SessionStore, session: str, claim: Claim, *, tries: int | None) -> Snapshot:
@@ -32,7 +30,7 @@ async def load(store: SessionStore, session: str, claim: Claim, *, tries: int | 
             with user_code("store", type(store).__name__):
                 return await store.load(session) or Snapshot(session=session)
         except _AWAY as error:
-            failures += 1
+            failures += not isinstance(error, TopologyMissing)
             if failures == tries:
                 raise StoreUnavailable(words(error)) from error
             await _pause(backoff)
@@ -70,7 +68,7 @@ async def save(
                 return found
             if found.version != base.version:
                 raise ConcurrentWrite(f"session {base.session!r} has moved on") from None
-            failures += 1
+            failures += not isinstance(error, TopologyMissing)
             if failures == tries:
                 raise StoreUnavailable(words(error)) from error
             base = found
