@@ -46,9 +46,11 @@ test-on VERSION *ARGS: setup
         uv venv --quiet --python "$("$python" -c "import sys; print(sys.executable)")" $environment
     fi
     $environment/bin/python requirements/install.py dev
-    exec $environment/bin/python -m pytest -n auto --dist loadfile -p no:cacheprovider \
-        --deselect tests/integration/test_replicas.py \
-        tests/protocol tests/agents tests/broker tests/client tests/workers tests/stores tests/integration "$@"
+    set -- -o cache_dir=$environment/pytest tests/protocol tests/agents tests/aio tests/broker tests/client \
+        tests/workers tests/stores tests/integration/test_main_job.py tests/integration/test_crashes.py \
+        tests/integration/test_cancelling.py tests/integration/test_user_code.py "$@"
+    $environment/bin/python -m pytest -n auto --dist loadfile "$@" ||
+        $environment/bin/python -m pytest --last-failed --last-failed-no-failures none "$@"
 
 # the documentation site, built without a warning
 docs: setup (setup "docs")
