@@ -168,8 +168,11 @@ def is_new(base: Snapshot) -> bool:
 
 
 def is_newest(base: Snapshot, stored: Snapshot) -> bool:
-    """Whether a snapshot without a token is `stored`: run ids tell apart what versions alone do not."""
-    return base.version > 0 and (base.version, base.runs) == (stored.version, stored.runs)
+    """Whether a snapshot without a token is `stored`: run ids tell apart what versions alone do not.
+
+    One of a session in which no run has ended could be of an earlier session of that name: it never is.
+    """
+    return bool(base.runs) and (base.version, base.runs) == (stored.version, stored.runs)
 
 
 def conflict(base: Snapshot, *, gone: bool = False) -> ConcurrentWrite:

@@ -129,8 +129,10 @@ class _Replay:
         is_new = snapshot.version == 0 and snapshot.token is None
         if self._newest is None or is_new:
             return self._newest is None and is_new
-        is_fenced = snapshot.token is not None and base.fences != self._fences
-        return base.life == self._life and snapshot.version == self._newest.version and not is_fenced
+        if base.life != self._life or snapshot.version != self._newest.version:
+            return False
+        # Without a token only the run ids tell what came from this session.
+        return bool(snapshot.runs) if snapshot.token is None else base.fences == self._fences
 
 
 def histories() -> st.SearchStrategy[list[Step]]:

@@ -6,6 +6,7 @@ import pytest
 
 from atto import Agent, ToolContext, events, tool
 from atto.models import FinishChunk, ScriptedModel, TextChunk, call
+from atto.models.assemble import MAX_CALLS
 from atto.protocol.errors import StoreUnavailable
 from atto.protocol.events import is_terminal
 from atto.protocol.messages import Message, ToolCallPart
@@ -63,9 +64,9 @@ async def ends(worker, client, first, *, session="s", is_told=True, **options):
         said(TextChunk("x" * 2_000_000)),
         said(*[TextChunk("x" * 20_000)] * 100),
         said(TextChunk("\0" * 300_000)),  # six times as long in JSON
-        call("dump", size="x" * 1_100_000),
+        said(TextChunk("x" * 600_000), call("dump", size="x" * 500_000)),
     ],
-    ids=["one chunk", "many chunks", "escapes", "arguments"],
+    ids=["one chunk", "many chunks", "escapes", "text and arguments"],
 )
 async def test_a_message_of_the_model_that_no_event_can_hold_fails_the_run(worker, client, first):
     terminal, _ = await ends(worker, client, first)
@@ -87,11 +88,11 @@ async def test_a_tool_result_that_no_event_can_hold_is_an_error_that_the_model_r
 
 
 @pytest.mark.parametrize("size", [10, 20_000])
-async def test_two_hundred_tool_calls_in_one_step(worker, client, size):
-    """With 20 kB each their results are four times what a message of the broker may have."""
-    terminal, completed = await ends(worker, client, calls(200, size), is_told=size < 1000)
+async def test_as_many_tool_calls_as_one_step_may_have(worker, client, size):
+    """With 20 kB each their results are more than twice what a message of the broker may have."""
+    terminal, completed = await ends(worker, client, calls(MAX_CALLS, size), is_told=size < 1000)
     assert isinstance(terminal, events.RunCompleted)
-    assert len(completed) == 200
+    assert len(completed) == MAX_CALLS
     assert not any(event.is_error for event in completed)
 
 
