@@ -16,6 +16,7 @@ from atto.protocol.sessions import Snapshot
 from atto.stores import MemoryStore
 from atto_workers import Topology, health
 from atto_workers.ownership import Ownership, Tenure
+from tests.cli.commands import PATIENCE
 from tests.integration.conftest import worker  # noqa: F401 - a fixture
 
 
@@ -74,10 +75,10 @@ async def test_a_worker_is_not_ready_without_its_share_but_need_not_wait_for_wha
     monkeypatch: pytest.MonkeyPatch,
 ):
     async with worker("hi") as first:
-        async with worker("hi") as second, asyncio.timeout(10):
+        async with worker("hi") as second, asyncio.timeout(PATIENCE):
             while await second.unready() is not None:  # a moment, while the first one hands something over
                 await asyncio.sleep(0.01)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while first.partitions != set(range(4)):
                 await asyncio.sleep(0.01)
         taken = Ownership.claim
@@ -89,11 +90,11 @@ async def test_a_worker_is_not_ready_without_its_share_but_need_not_wait_for_wha
         jetstream_names = await jetstream.api(f"CONSUMER.NAMES.{namespace}-TURNS")
         [mine] = [name for name in json.loads(jetstream_names)["consumers"] if name.startswith("p3-")]
         await jetstream.api(f"CONSUMER.DELETE.{namespace}-TURNS.{mine}")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while "1 partitions" not in (await first.unready() or ""):  # what the second one had comes back
                 await asyncio.sleep(0.01)
         monkeypatch.undo()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while await first.unready() is not None:
                 await asyncio.sleep(0.01)
 

@@ -1,6 +1,7 @@
 """A listener's patience with holes."""
 
 import asyncio
+import functools
 import gc
 import weakref
 from types import SimpleNamespace
@@ -9,8 +10,18 @@ from atto.broker.alarms import Alarms
 from atto.broker.jetstream import Stored
 from atto.protocol import codec
 from atto.protocol.events import EventBatch, TextDelta
-from atto_client import listener as listeners
-from atto_client.listener import Listener
+from atto_client.listener import GAP_LIMIT, Listener
+from tests.workers.virtual_time import in_virtual_time
+
+
+def virtually(scenario):
+    """Makes a test of a scenario."""
+
+    @functools.wraps(scenario)
+    def test():
+        in_virtual_time(scenario)
+
+    return test
 
 
 class Stream:
@@ -38,9 +49,9 @@ def batch(number):
     return codec.encode(EventBatch(events=(TextDelta(seq=number, step=1, text=str(number)),)))
 
 
-async def test_a_hole_that_was_filled_does_not_shorten_the_patience_with_the_next_one(monkeypatch):
+@virtually
+async def test_a_hole_that_was_filled_does_not_shorten_the_patience_with_the_next_one():
     """Although the listener was never idle in between: it is slower than the run."""
-    monkeypatch.setattr(listeners, "GAP_LIMIT", 1.0)
     stream = Stream()
     listener = Listener(stream, "EVENTS", "s", replay=False, alarms=Alarms(), on_close=lambda _: None)
     listener._hear(Live(1))
@@ -55,7 +66,7 @@ async def test_a_hole_that_was_filled_does_not_shorten_the_patience_with_the_nex
     loop = asyncio.get_running_loop()
     loop.call_later(0.1, fill)
     for number in await numbers(listener):
-        await asyncio.sleep(0.04)  # it takes its time
+        await asyncio.sleep(0.04 * GAP_LIMIT)  # it takes its time
         if number == 38:
             listener._hear(Live(41))
     loop.call_later(0.05, listener._hear, Live(40))
@@ -63,6 +74,7 @@ async def test_a_hole_that_was_filled_does_not_shorten_the_patience_with_the_nex
     await listener.stop_reading()
 
 
+@virtually
 async def test_words_that_the_broker_refused_do_not_hide_those_that_stand():
     """A successor's opening is heard although the journal had moved on: it reads again, and speaks later."""
     stream = Stream()
@@ -86,6 +98,7 @@ async def test_words_that_the_broker_refused_do_not_hide_those_that_stand():
     await listener.stop_reading()
 
 
+@virtually
 async def test_refused_words_that_leave_no_hole_do_not_hide_the_end():
     stream = Stream()
     listener = Listener(stream, "EVENTS", "s", replay=False, alarms=Alarms(), on_close=lambda _: None)

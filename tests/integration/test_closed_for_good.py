@@ -38,6 +38,7 @@ class _Door:
         self._inside: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.refusal: bytes | None = None
+        self.refused = asyncio.Event()
         self.url = ""
 
     async def enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -53,6 +54,7 @@ class _Door:
                 await reader.readline()
                 writer.write(b"-ERR '%s'\r\n" % self.refusal)
                 await writer.drain()
+                self.refused.set()
                 return
             self._inside.append(writer)
             await asyncio.gather(_copy(reader, answers), _copy(there, writer))
@@ -168,7 +170,7 @@ async def test_a_refusal_that_passes_is_no_end(broker: EmbeddedBroker, namespace
         await runtime.run("before", "hi").result()
         door.refusal = b"Authorization Violation"
         door.say(b"User Authentication Expired")
-        await asyncio.sleep(1)
+        await door.refused.wait()
         door.refusal = None
         assert (await runtime.run("after", "hi").result()).text == "hi"
 
