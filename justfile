@@ -24,7 +24,7 @@ test *ARGS: setup
     set -eu
     cd "{{justfile_directory()}}"
     if [ $# -eq 0 ]; then
-        echo "Running the tests: about 6 minutes on two cores"
+        echo "Running the tests: about 8 minutes on two cores"
         set -- -n auto --dist loadfile
     fi
     exec "{{bin}}/python" -m pytest "$@"
