@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Generator
 import msgspec
 import nats
 import pytest
+from hypothesis import settings
 from nats.aio.client import Client as Connection
 
 from atto.broker.jetstream import JetStream
@@ -29,6 +30,9 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 # `just test-containers` installs what these import
 collect_ignore = [] if importlib.util.find_spec("testcontainers") else ["containers"]
+
+settings.register_profile("any speed of the machine", deadline=None)
+settings.load_profile("any speed of the machine")
 
 _SETTLING = 20  # iterations of the loop within which what was cancelled has to end
 
